@@ -1,0 +1,56 @@
+"""
+The failures that more than one package can name.
+
+An error says whose fault it was and what may happen next; foreign exceptions
+are translated into these where they enter, once.
+"""
+
+from __future__ import annotations
+
+
+class DynbalanceError(Exception):
+    """Base of every failure that dynbalance names itself."""
+
+
+class ConfigError(DynbalanceError):
+    """
+    The command line or the configuration file is wrong.
+
+    @ivar problems: one line for each mistake, beginning with the option's
+        path, such as C{"http[0].listen: ..."}.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class StoreError(DynbalanceError):
+    """Base of what a store call may fail with."""
+
+
+class StoreUnavailable(StoreError):
+    """
+    The store did not answer in time or refused to work.  Nothing is known to
+    have changed; the call may be made again.
+    """
+
+
+class ServerExists(StoreError):
+    """The address is already a server of the upstream."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"Server already exists: {address}")
+        self.address = address
+
+
+class ServerNotFound(StoreError):
+    """The address is not a server of the upstream."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"Server not found: {address}")
+        self.address = address
+
+
+class BadAddress(DynbalanceError, ValueError):
+    """A server's address cannot be understood; the text says why."""

@@ -1,0 +1,230 @@
+"""
+What every store promises: the values it keeps and the calls it answers.
+
+Each upstream is a named set of servers with a revision that grows with every
+change of membership, order or expiry.  Connection counts belong to the node
+that holds the connections: a node reports the absolute numbers it holds, and a
+node that falls silent takes its numbers with it when its lease ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Protocol
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+
+
+class Intent(Enum):
+    """What an operator ordered; what was observed is kept elsewhere."""
+
+    ENABLE = "enable"
+    DISABLE = "disable"
+
+
+HEARTBEAT_TIMEOUT = "heartbeat_timeout"
+"""The C{disabled_reason} of a server whose heartbeats stopped."""
+
+
+@frozen(slots=True, kw_only=True)
+class ServerOrder:
+    """
+    What is asked for when a server is added.
+
+    @ivar address: C{host:port}, as L{dynbalance.balancer.address.Address}
+        writes it.
+    @ivar max_conns: connections over all nodes at most; 0 for no limit.
+    @ivar heartbeat: whether the server is expired when its heartbeats stop.
+    @ivar backup: serves only when no other server can.
+    @ivar max_fails: failures within C{fail_timeout} seconds that take the
+        server out for as long; 0 for never.
+    """
+
+    address: str
+    host: str
+    port: int
+    weight: int = 1
+    max_conns: int = 1000
+    heartbeat: bool = True
+    backup: bool = False
+    max_fails: int = 1
+    fail_timeout: float = 10.0
+
+
+@frozen(slots=True, kw_only=True)
+class ServerRecord:
+    """
+    What the store knows of a server.  Times are seconds of the store's clock.
+
+    @ivar order: how it was added or last updated.
+    @ivar intent: what an operator ordered.
+    @ivar expired: whether missing heartbeats took it out.
+    @ivar connections: the published count over all live nodes.
+    @ivar disabled_reason: C{"heartbeat_timeout"}, C{"manual"} or C{None}.
+    """
+
+    order: ServerOrder
+    intent: Intent = Intent.ENABLE
+    expired: bool = False
+    connections: int = 0
+    created_at: float | None = None
+    updated_at: float | None = None
+    disabled_at: float | None = None
+    disabled_reason: str | None = None
+    last_heartbeat: float | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """The seed's field: ordered to serve and not expired."""
+        return self.intent is Intent.ENABLE and not self.expired
+
+
+@frozen(slots=True, kw_only=True)
+class Snapshot:
+    """
+    All servers of one upstream at one moment.
+
+    @ivar revision: of the membership; 0 while nothing was ever stored.
+    @ivar now: the store's clock at that moment.
+    @ivar servers: in the order of their addresses.
+    """
+
+    revision: int
+    now: float
+    servers: tuple[ServerRecord, ...] = ()
+
+
+@frozen(slots=True, kw_only=True)
+class Report:
+    """
+    What a node tells of one upstream in a sync.
+
+    @ivar held: address -> connections that this node holds, absolute.  In a
+        C{full} report every address with a count; otherwise only those that
+        changed since the last answer.
+    @ivar full: the store forgets what the node said before.
+    @ivar seen: the L{SyncAnswer.seq} of the last answer; 0 to hear all.
+    """
+
+    held: Mapping[str, int]
+    full: bool = False
+    seen: int = 0
+
+
+@frozen(slots=True, kw_only=True)
+class SyncAnswer:
+    """
+    What the store answers of one upstream.
+
+    @ivar revision: of the membership now.
+    @ivar seq: to be sent as L{Report.seen} next time.
+    @ivar totals: address -> connections over all nodes, for each address
+        whose total changed since C{seen}; an address whose total fell to 0
+        is there with 0.
+    @ivar lapsed: the node's lease had ended and its numbers were given back
+        (or it is new): the next report must be full.
+    """
+
+    revision: int
+    seq: int
+    totals: Mapping[str, int] = field(factory=dict)
+    lapsed: bool = False
+
+
+@frozen(slots=True, kw_only=True)
+class Expiry:
+    """
+    What an expiry round found and did.
+
+    @ivar expired_count: servers whose last heartbeat is older than the limit.
+    @ivar disabled: the addresses that this round took out.
+    """
+
+    expired_count: int
+    disabled: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    """
+    The shared truth.  Every call fails with L{StoreUnavailable
+    <dynbalance.errors.StoreUnavailable>} when the store does not answer
+    within its deadline, and then nothing may be assumed but that the call may
+    be made again.  C{by} says who asked, for the history.
+    """
+
+    @property
+    def available(self) -> bool:
+        """Whether the last call was answered."""
+
+    def open(self) -> Deferred[None]:
+        """
+        Begin; fires when the first contact succeeded or failed, never with a
+        failure: a store that is away is sought in the background.
+        """
+
+    def close(self) -> Deferred[None]:
+        """End; nothing is left running when it fires."""
+
+    def snapshot(self, upstream: str) -> Deferred[Snapshot]:
+        """All servers of an upstream, with heartbeats and counts."""
+
+    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
+        """
+        Add a server, with a first heartbeat now.
+
+        @return: fails with L{ServerExists <dynbalance.errors.ServerExists>}.
+        """
+
+    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
+        """@return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}."""
+
+    def set_intent(
+        self, upstream: str, address: str, intent: Intent, by: str
+    ) -> Deferred[ServerRecord]:
+        """
+        Enable or disable a server.  Enabling also forgives missing
+        heartbeats: the server gets a full C{ttl} to send its next one.
+
+        @return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}.
+        """
+
+    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
+        """
+        Record a heartbeat now.
+
+        @param reenable: whether a server that missing heartbeats took out
+            comes back; one that an operator disabled never does.
+        @return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}.
+        """
+
+    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
+        """
+        Take out the enabled servers whose last heartbeat is older than C{ttl}
+        seconds.  Those added with C{heartbeat=False} are never expired.
+        """
+
+    def sync(
+        self, node: str, lease: float, reports: Mapping[str, Report]
+    ) -> Deferred[Mapping[str, SyncAnswer]]:
+        """
+        Exchange counts for several upstreams at once: apply what C{node}
+        holds, renew its lease for C{lease} seconds, take dead nodes' counts
+        out, answer with what changed.  Counts of addresses that are no
+        servers of the upstream are kept for the node and published nowhere.
+
+        When no node was in contact for longer than C{lease}, all heartbeats
+        are moved forward by the gap: nobody is expired for an outage of the
+        store or of the balancer.
+        """
+
+    def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
+        """Give back all that C{node} holds and end its lease."""
+
+    def recount(self, upstream: str) -> Deferred[int]:
+        """
+        Set every published count to the sum of what the live nodes hold.
+
+        @return: the number of servers.
+        """
