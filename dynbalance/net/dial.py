@@ -1,0 +1,153 @@
+"""
+Reaching a server: a non-blocking connect, and nothing else.
+
+Twisted's connectors are made for reconnecting clients.  A balancer dials once,
+knows the numeric address, and wants to hear at once of success or failure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+from twisted.internet import address as tx_address
+from twisted.internet.error import ConnectError, getConnectError
+
+from dynbalance.net.transport import ClientTransport
+
+if TYPE_CHECKING:
+    from dynbalance.balancer.address import Address
+    from dynbalance.net.hub import Hub
+
+_UNDER_WAY = (errno.EINPROGRESS, errno.EAGAIN)
+
+
+@frozen(slots=True)
+class Target:
+    """
+    What a socket connects to.
+
+    @ivar family: C{AF_INET}, C{AF_INET6} or C{AF_UNIX}.
+    @ivar sockaddr: as C{socket.connect} takes it.
+    """
+
+    family: int
+    sockaddr: Any
+
+    @classmethod
+    def of(cls, address: Address) -> Target:
+        """
+        @param address: a numeric one or a unix socket.
+        @raise OSError: it is a name, or its scope is unknown.
+        """
+        if address.is_unix:
+            return cls(socket.AF_UNIX, address.path)
+        family, _, _, _, sockaddr = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )[0]
+        return cls(family, sockaddr)
+
+    def as_twisted(self) -> Any:
+        if self.family == socket.AF_UNIX:
+            return tx_address.UNIXAddress(self.sockaddr)
+        if self.family == socket.AF_INET6:
+            return tx_address.IPv6Address("TCP", *self.sockaddr[:2])
+        return tx_address.IPv4Address("TCP", *self.sockaddr)
+
+
+class Caller(Protocol):
+    """Who dials."""
+
+    def dialed(self, skt: socket.socket) -> None:
+        """The connection stands; the caller owns the socket now."""
+
+    def dial_failed(self, reason: ConnectError) -> None:
+        """There is no connection; nothing was sent."""
+
+
+class Dial:
+    """
+    One attempt to connect.
+
+    A descriptor of the hub until it is decided; then exactly one of the
+    caller's two methods has been called.  L{cancel} calls neither.
+    """
+
+    __slots__ = ("_caller", "_hub", "_socket")
+
+    def __init__(self, hub: Hub, caller: Caller) -> None:
+        self._hub = hub
+        self._caller = caller
+        self._socket: socket.socket | None = None
+
+    def start(self, target: Target) -> None:
+        """Begin; success or failure may be told before this returns."""
+        skt = None
+        try:
+            skt = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            if target.family != socket.AF_UNIX:
+                skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            result = skt.connect_ex(target.sockaddr)
+        except OSError as failed:
+            if skt is not None:
+                skt.close()
+            self._caller.dial_failed(getConnectError((failed.errno or 0, str(failed))))
+            return
+        self._socket = skt
+        if not result:
+            self._decided(0)
+        elif result in _UNDER_WAY and target.family != socket.AF_UNIX:
+            self._hub.addWriter(self)
+        else:
+            # A unix socket answers EAGAIN when its backlog is full: there is
+            # nothing to wait for.
+            self._decided(result)
+
+    def cancel(self) -> None:
+        """Give up, silently."""
+        if self._socket is not None:
+            self._hub.forget(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    def _decided(self, result: int) -> None:
+        skt, self._socket = self._socket, None
+        if skt is None:
+            return
+        if result:
+            skt.close()
+            self._caller.dial_failed(getConnectError((result, os.strerror(result))))
+        else:
+            self._caller.dialed(skt)
+
+    # What the hub sees.
+
+    def fileno(self) -> int:
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def doRead(self) -> None:
+        self.doWrite()
+
+    def doWrite(self) -> None:
+        if self._socket is not None:
+            result = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if result:
+                self._hub.forget(self._socket.fileno())
+            else:
+                # Whoever takes the socket over waits for input first.
+                self._hub.hand_over(self._socket.fileno())
+            self._decided(result)
+
+    def connectionLost(self, reason: Any) -> None:
+        self.cancel()
+
+
+def transport_for(hub: Hub, skt: socket.socket, target: Target, protocol: Any) -> ClientTransport:
+    """Make the dialed socket a transport of C{protocol} and connect the two."""
+    transport = ClientTransport(skt, protocol, target.as_twisted(), hub)
+    protocol.makeConnection(transport)
+    transport.startReading()
+    return transport
