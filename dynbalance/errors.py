@@ -36,6 +36,13 @@ class StoreUnavailable(StoreError):
     """
 
 
+class StoreUnusable(StoreError):
+    """
+    The store can never work as it is set up (no server program, a directory
+    that another daemon uses); trying again changes nothing.
+    """
+
+
 class ServerExists(StoreError):
     """The address is already a server of the upstream."""
 
@@ -54,3 +61,15 @@ class ServerNotFound(StoreError):
 
 class BadAddress(DynbalanceError, ValueError):
     """A server's address cannot be understood; the text says why."""
+
+
+class LeaseError(DynbalanceError):
+    """A lease was released twice: a mistake of ours, never of a peer's."""
+
+
+class UnknownUpstream(DynbalanceError):
+    """No upstream has that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Unknown upstream: {name}")
+        self.name = name

@@ -27,6 +27,9 @@ class Intent(Enum):
 HEARTBEAT_TIMEOUT = "heartbeat_timeout"
 """The C{disabled_reason} of a server whose heartbeats stopped."""
 
+MANUAL = "manual"
+"""The C{disabled_reason} of a server that an operator disabled."""
+
 
 @frozen(slots=True, kw_only=True)
 class ServerOrder:
@@ -123,13 +126,19 @@ class SyncAnswer:
     @ivar totals: address -> connections over all nodes, for each address
         whose total changed since C{seen}; an address whose total fell to 0
         is there with 0.
+    @ivar complete: C{totals} holds every address that has a count: what is
+        not in it is 0.  So it is after C{seen=0}, and when C{seen} is
+        too old or newer than the store remembers (it was emptied).
     @ivar lapsed: the node's lease had ended and its numbers were given back
-        (or it is new): the next report must be full.
+        (or it is new), and this report was not full: nothing of it was
+        applied, the node is not counted as live, and its next report must be
+        full.
     """
 
     revision: int
     seq: int
     totals: Mapping[str, int] = field(factory=dict)
+    complete: bool = False
     lapsed: bool = False
 
 
@@ -160,8 +169,12 @@ class Store(Protocol):
 
     def open(self) -> Deferred[None]:
         """
-        Begin; fires when the first contact succeeded or failed, never with a
-        failure: a store that is away is sought in the background.
+        Begin; fires when the first contact succeeded or failed: a store that
+        is away is no failure, it is sought in the background.
+
+        @return: fails with L{StoreUnusable <dynbalance.errors.StoreUnusable>}
+            when the store can never work as it is set up; then nothing is
+            left running.
         """
 
     def close(self) -> Deferred[None]:
@@ -211,16 +224,21 @@ class Store(Protocol):
         """
         Exchange counts for several upstreams at once: apply what C{node}
         holds, renew its lease for C{lease} seconds, take dead nodes' counts
-        out, answer with what changed.  Counts of addresses that are no
-        servers of the upstream are kept for the node and published nowhere.
+        out, answer with what changed.  Addresses that are no servers of the
+        store (those of a configuration file, and removed ones whose
+        connections still run) are counted like the others while they have
+        connections; a snapshot does not show them.
 
         When no node was in contact for longer than C{lease}, all heartbeats
-        are moved forward by the gap: nobody is expired for an outage of the
-        store or of the balancer.
+        are moved forward by the gap, at most to now: nobody is expired for an
+        outage of the store or of the balancer.  L{expire} does the same.
         """
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
-        """Give back all that C{node} holds and end its lease."""
+        """
+        Give back all that C{node} holds and end its lease.  It counts as a
+        contact; a node that left comes back with a full report.
+        """
 
     def recount(self, upstream: str) -> Deferred[int]:
         """

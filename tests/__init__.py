@@ -1,0 +1,1 @@
+"""Tests of dynbalance, laid out as the package is."""

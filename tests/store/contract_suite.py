@@ -1,0 +1,514 @@
+"""
+The contract of L{dynbalance.store.contract.Store}, as tests that every
+implementation runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dynbalance.errors import ServerExists, ServerNotFound
+from dynbalance.store.contract import (
+    Intent,
+    Report,
+    ServerOrder,
+    ServerRecord,
+    Store,
+    SyncAnswer,
+)
+
+A = "10.0.0.1:80"
+B = "10.0.0.2:80"
+V6 = "[::1]:8080"
+UNIX = "unix:/run/a b.sock"
+
+
+def order(address: str = A, **more: Any) -> ServerOrder:
+    """An order for a server at C{address}."""
+    host, _, port = address.rpartition(":")
+    return ServerOrder(address=address, host=host.strip("[]"), port=int(port), **more)
+
+
+class StoreContract:
+    """
+    Mixed into a TestCase that sets C{self.store} to an opened, empty store.
+    """
+
+    store: Store
+
+    assertEqual: Any
+    assertTrue: Any
+    assertFalse: Any
+    assertIsNone: Any
+    assertAlmostEqual: Any
+    assertGreater: Any
+    assertFailure: Any
+
+    async def elapse(self, seconds: float) -> None:
+        """Let the store's clock go on."""
+        raise NotImplementedError
+
+    async def only(self, upstream: str = "default") -> ServerRecord:
+        """The only server of an upstream."""
+        (record,) = (await self.store.snapshot(upstream)).servers
+        return record
+
+    async def revision(self, upstream: str = "default") -> int:
+        return (await self.store.snapshot(upstream)).revision
+
+    async def tell(
+        self,
+        node: str,
+        held: dict[str, int],
+        *,
+        full: bool = False,
+        seen: int = 0,
+        upstream: str = "default",
+        lease: float = 10.0,
+    ) -> SyncAnswer:
+        """One node's sync of one upstream."""
+        report = Report(held=held, full=full, seen=seen)
+        return (await self.store.sync(node, lease, {upstream: report}))[upstream]
+
+    # Membership.
+
+    async def test_empty(self) -> None:
+        """An upstream that nothing was ever stored in has no servers and revision 0."""
+        snapshot = await self.store.snapshot("default")
+        self.assertEqual((0, ()), (snapshot.revision, snapshot.servers))
+        self.assertTrue(self.store.available)
+
+    async def test_add(self) -> None:
+        """An added server is there as ordered, enabled, with a first heartbeat now."""
+        wanted = order(
+            V6,
+            weight=3,
+            max_conns=0,
+            heartbeat=False,
+            backup=True,
+            max_fails=0,
+            fail_timeout=2.5,
+        )
+        added = await self.store.add("default", wanted, "ops")
+        snapshot = await self.store.snapshot("default")
+        self.assertEqual((added,), snapshot.servers)
+        self.assertEqual(wanted, added.order)
+        self.assertEqual((Intent.ENABLE, False, True), (added.intent, added.expired, added.enabled))
+        self.assertEqual(0, added.connections)
+        self.assertAlmostEqual(snapshot.now, added.last_heartbeat, delta=2.0)
+        self.assertEqual(added.created_at, added.last_heartbeat)
+        self.assertEqual(
+            (None, None, None), (added.updated_at, added.disabled_at, added.disabled_reason)
+        )
+
+    async def test_any_text(self) -> None:
+        """Addresses, hosts and names with quotes, spaces and other scripts survive."""
+        wanted = ServerOrder(address=UNIX, host='unix:/run/a "b".sock\\ü', port=0)
+        await self.store.add("ünter pool", wanted, 'o"ps\n')
+        self.assertEqual(wanted, (await self.only("ünter pool")).order)
+        await self.store.set_intent("ünter pool", UNIX, Intent.DISABLE, "ops")
+        self.assertEqual(wanted, (await self.only("ünter pool")).order)
+
+    async def test_add_twice(self) -> None:
+        """A server that exists is not added again, and nothing of it changes."""
+        await self.store.add("default", order(weight=2), "ops")
+        before = await self.store.snapshot("default")
+        await self.assertFailure(self.store.add("default", order(weight=9), "ops"), ServerExists)
+        after = await self.store.snapshot("default")
+        self.assertEqual((before.revision, before.servers), (after.revision, after.servers))
+
+    async def test_sorted(self) -> None:
+        """A snapshot lists the servers in the order of their addresses."""
+        for address in (B, V6, A):
+            await self.store.add("default", order(address), "ops")
+        servers = (await self.store.snapshot("default")).servers
+        self.assertEqual([A, B, V6], [server.order.address for server in servers])
+
+    async def test_remove(self) -> None:
+        """A removed server is gone; removing it again fails."""
+        await self.store.add("default", order(), "ops")
+        await self.store.remove("default", A, "ops")
+        self.assertEqual((), (await self.store.snapshot("default")).servers)
+        await self.assertFailure(self.store.remove("default", A, "ops"), ServerNotFound)
+
+    async def test_upstreams_apart(self) -> None:
+        """Upstreams have servers, counts and revisions of their own."""
+        await self.store.add("default", order(), "ops")
+        await self.store.add("api", order(B), "ops")
+        await self.store.remove("default", A, "ops")
+        self.assertEqual(B, (await self.only("api")).order.address)
+        self.assertEqual(1, await self.revision("api"))
+        self.assertEqual(2, await self.revision())
+
+    async def test_revision(self) -> None:
+        """Each change of membership, order or expiry raises the revision; beats do not."""
+        seen = [await self.revision()]
+        await self.store.add("default", order(), "ops")
+        seen.append(await self.revision())
+        await self.store.set_intent("default", A, Intent.DISABLE, "ops")
+        seen.append(await self.revision())
+        await self.store.set_intent("default", A, Intent.ENABLE, "ops")
+        seen.append(await self.revision())
+        await self.elapse(31.0)
+        await self.store.expire("default", 30.0)
+        seen.append(await self.revision())
+        await self.store.beat("default", A, True)
+        seen.append(await self.revision())
+        await self.store.remove("default", A, "ops")
+        seen.append(await self.revision())
+        self.assertEqual(list(range(7)), seen)
+        await self.store.add("default", order(), "ops")
+        before = await self.revision()
+        await self.store.beat("default", A, True)
+        await self.store.expire("default", 30.0)
+        await self.tell("one", {A: 1}, full=True)
+        self.assertEqual(before, await self.revision())
+
+    # What was ordered, and what was observed.
+
+    async def test_disable(self) -> None:
+        """A disabled server says since when and why; enabling forgets both."""
+        await self.store.add("default", order(), "ops")
+        off = await self.store.set_intent("default", A, Intent.DISABLE, "ops")
+        self.assertEqual((Intent.DISABLE, False, False), (off.intent, off.expired, off.enabled))
+        self.assertEqual("manual", off.disabled_reason)
+        self.assertAlmostEqual(off.created_at, off.disabled_at, delta=2.0)
+        self.assertEqual(off.disabled_at, off.updated_at)
+        self.assertEqual(off, await self.only())
+        on = await self.store.set_intent("default", A, Intent.ENABLE, "ops")
+        self.assertEqual((True, None, None), (on.enabled, on.disabled_at, on.disabled_reason))
+        self.assertEqual(on, await self.only())
+
+    async def test_unknown_server(self) -> None:
+        """Orders and beats for an address that is no server fail and create nothing."""
+        for call in (
+            self.store.set_intent("default", A, Intent.ENABLE, "ops"),
+            self.store.beat("default", A, True),
+            self.store.remove("default", A, "ops"),
+        ):
+            await self.assertFailure(call, ServerNotFound)
+        snapshot = await self.store.snapshot("default")
+        self.assertEqual((0, ()), (snapshot.revision, snapshot.servers))
+
+    async def test_beat(self) -> None:
+        """A heartbeat is recorded with the store's time."""
+        await self.store.add("default", order(), "ops")
+        await self.elapse(20.0)
+        beat = await self.store.beat("default", A, True)
+        snapshot = await self.store.snapshot("default")
+        self.assertEqual((beat,), snapshot.servers)
+        self.assertAlmostEqual(snapshot.now, beat.last_heartbeat, delta=2.0)
+
+    async def test_expire(self) -> None:
+        """A server whose heartbeats stopped is taken out once, with the cause."""
+        await self.store.add("default", order(A), "ops")
+        await self.store.add("default", order(B), "ops")
+        await self.elapse(31.0)
+        await self.store.beat("default", B, True)
+        first = await self.store.expire("default", 30.0)
+        self.assertEqual((1, (A,)), (first.expired_count, first.disabled))
+        second = await self.store.expire("default", 30.0)
+        self.assertEqual((1, ()), (second.expired_count, second.disabled))
+        gone, alive = (await self.store.snapshot("default")).servers
+        self.assertEqual((Intent.ENABLE, True, False), (gone.intent, gone.expired, gone.enabled))
+        self.assertEqual("heartbeat_timeout", gone.disabled_reason)
+        self.assertGreater(gone.disabled_at, gone.last_heartbeat)
+        self.assertTrue(alive.enabled)
+
+    async def test_expired_returns(self) -> None:
+        """The next heartbeat brings an expired server back, if that is wanted."""
+        await self.store.add("default", order(), "ops")
+        await self.elapse(31.0)
+        await self.store.expire("default", 30.0)
+        still = await self.store.beat("default", A, False)
+        self.assertEqual((True, "heartbeat_timeout"), (still.expired, still.disabled_reason))
+        back = await self.store.beat("default", A, True)
+        self.assertEqual((True, False), (back.enabled, back.expired))
+        self.assertEqual((None, None), (back.disabled_at, back.disabled_reason))
+        self.assertEqual(back, await self.only())
+
+    async def test_disabled_stays(self) -> None:
+        """A heartbeat never brings back what an operator disabled."""
+        await self.store.add("default", order(), "ops")
+        await self.store.set_intent("default", A, Intent.DISABLE, "ops")
+        beaten = await self.store.beat("default", A, True)
+        self.assertEqual((False, "manual"), (beaten.enabled, beaten.disabled_reason))
+
+    async def test_disabled_is_not_expired(self) -> None:
+        """A disabled server's silence is counted but changes nothing."""
+        await self.store.add("default", order(), "ops")
+        await self.store.set_intent("default", A, Intent.DISABLE, "ops")
+        await self.elapse(31.0)
+        expiry = await self.store.expire("default", 30.0)
+        self.assertEqual((1, ()), (expiry.expired_count, expiry.disabled))
+        self.assertEqual("manual", (await self.only()).disabled_reason)
+
+    async def test_expired_then_disabled(self) -> None:
+        """Of an expired and disabled server a beat forgives only the expiry."""
+        await self.store.add("default", order(), "ops")
+        await self.elapse(31.0)
+        await self.store.expire("default", 30.0)
+        both = await self.store.set_intent("default", A, Intent.DISABLE, "ops")
+        self.assertEqual((Intent.DISABLE, True, "manual"), _cause(both))
+        beaten = await self.store.beat("default", A, True)
+        self.assertEqual((Intent.DISABLE, False, "manual"), _cause(beaten))
+        self.assertFalse(beaten.enabled)
+
+    async def test_enable_forgives(self) -> None:
+        """Enabling an expired server gives it a full time to send its next beat."""
+        await self.store.add("default", order(), "ops")
+        await self.elapse(31.0)
+        await self.store.expire("default", 30.0)
+        await self.store.set_intent("default", A, Intent.ENABLE, "ops")
+        await self.elapse(20.0)
+        self.assertEqual((), (await self.store.expire("default", 30.0)).disabled)
+        await self.elapse(20.0)
+        self.assertEqual((A,), (await self.store.expire("default", 30.0)).disabled)
+
+    async def test_without_heartbeat(self) -> None:
+        """A server that was added without heartbeats is never expired."""
+        await self.store.add("default", order(heartbeat=False), "ops")
+        await self.elapse(1000.0)
+        self.assertEqual(0, (await self.store.expire("default", 30.0)).expired_count)
+        self.assertTrue((await self.only()).enabled)
+
+    # Counts.
+
+    async def test_counts(self) -> None:
+        """What is published is the sum of what the nodes hold."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 3}, full=True)
+        answer = await self.tell("two", {A: 4}, full=True)
+        self.assertEqual({A: 7}, answer.totals)
+        self.assertEqual(7, (await self.only()).connections)
+        await self.tell("one", {A: 1})
+        self.assertEqual(5, (await self.only()).connections)
+        await self.tell("two", {A: 0})
+        self.assertEqual(1, (await self.only()).connections)
+
+    async def test_changes_since(self) -> None:
+        """An answer holds what changed since the last one, falls to 0 included."""
+        await self.store.add("default", order(A), "ops")
+        await self.store.add("default", order(B), "ops")
+        first = await self.tell("one", {A: 3, B: 1}, full=True)
+        self.assertTrue(first.complete)
+        quiet = await self.tell("one", {}, seen=first.seq)
+        self.assertEqual(({}, False), (quiet.totals, quiet.complete))
+        self.assertEqual(first.seq, quiet.seq)
+        await self.tell("two", {B: 1}, full=True)
+        second = await self.tell("one", {A: 0}, seen=first.seq)
+        self.assertEqual({A: 0, B: 2}, second.totals)
+        self.assertGreater(second.seq, first.seq)
+        self.assertEqual({}, (await self.tell("one", {}, seen=second.seq)).totals)
+
+    async def test_hear_all(self) -> None:
+        """C{seen=0} is answered with all totals, and says that these are all."""
+        await self.store.add("default", order(A), "ops")
+        await self.store.add("default", order(B), "ops")
+        await self.tell("one", {A: 3}, full=True)
+        answer = await self.tell("two", {}, full=True)
+        self.assertEqual({A: 3, B: 0}, answer.totals)
+        self.assertTrue(answer.complete)
+
+    async def test_seen_from_elsewhere(self) -> None:
+        """A C{seen} that this store never gave is answered with all totals."""
+        await self.store.add("default", order(), "ops")
+        answer = await self.tell("one", {A: 2}, full=True, seen=10_000)
+        self.assertEqual((True, {A: 2}), (answer.complete, answer.totals))
+
+    async def test_full_report_forgets(self) -> None:
+        """A full report replaces what the node said before."""
+        await self.store.add("default", order(A), "ops")
+        await self.store.add("default", order(B), "ops")
+        first = await self.tell("one", {A: 3, B: 2}, full=True)
+        answer = await self.tell("one", {B: 5}, full=True, seen=first.seq)
+        self.assertEqual({A: 0, B: 5}, answer.totals)
+
+    async def test_repeated_report(self) -> None:
+        """A report that is sent again because its answer was lost counts once."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 3}, full=True)
+        await self.tell("one", {A: 2})
+        await self.tell("one", {A: 2})
+        self.assertEqual(2, (await self.only()).connections)
+
+    async def test_several_upstreams(self) -> None:
+        """One sync serves all upstreams of a node."""
+        await self.store.add("default", order(A), "ops")
+        await self.store.add("api", order(B), "ops")
+        answers = await self.store.sync(
+            "one",
+            10.0,
+            {"default": Report(held={A: 1}, full=True), "api": Report(held={B: 2}, full=True)},
+        )
+        self.assertEqual({A: 1}, answers["default"].totals)
+        self.assertEqual({B: 2}, answers["api"].totals)
+        self.assertEqual((1, 1), (answers["default"].revision, answers["api"].revision))
+
+    async def test_new_node(self) -> None:
+        """A new node that does not tell all is asked for it, and nothing is applied."""
+        await self.store.add("default", order(), "ops")
+        answer = await self.tell("one", {A: 3})
+        self.assertTrue(answer.lapsed)
+        self.assertEqual({A: 0}, answer.totals)
+        answer = await self.tell("one", {A: 3}, full=True)
+        self.assertFalse(answer.lapsed)
+        self.assertEqual({A: 3}, answer.totals)
+
+    async def test_dead_node(self) -> None:
+        """A node that falls silent gives its counts back when its lease ends."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 3}, full=True)
+        await self.tell("two", {A: 4}, full=True)
+        await self.elapse(6.0)
+        answer = await self.tell("two", {})
+        self.assertEqual({A: 7}, answer.totals)
+        await self.elapse(6.0)
+        answer = await self.tell("two", {}, seen=answer.seq)
+        self.assertEqual({A: 4}, answer.totals)
+        self.assertEqual(4, (await self.only()).connections)
+
+    async def test_paused_node(self) -> None:
+        """A node that wakes after its lease enters again with its absolute numbers."""
+        await self.store.add("default", order(), "ops")
+        first = await self.tell("one", {A: 3}, full=True)
+        await self.elapse(11.0)
+        woken = await self.tell("one", {A: 2}, seen=first.seq)
+        self.assertTrue(woken.lapsed)
+        self.assertEqual({A: 0}, woken.totals)
+        answer = await self.tell("one", {A: 2}, full=True, seen=woken.seq)
+        self.assertEqual((False, {A: 2}), (answer.lapsed, answer.totals))
+
+    async def test_leave(self) -> None:
+        """A node that leaves gives back all that it holds."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 3}, full=True)
+        two = await self.tell("two", {A: 4}, full=True)
+        await self.store.leave("one", ["default", "api"])
+        self.assertEqual({A: 4}, (await self.tell("two", {}, seen=two.seq)).totals)
+        self.assertTrue((await self.tell("one", {})).lapsed)
+        await self.store.leave("nobody", ["default"])
+        self.assertEqual(4, (await self.only()).connections)
+
+    async def test_late_decrement(self) -> None:
+        """The last connections of a removed server end without a trace of it."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 2}, full=True)
+        await self.store.remove("default", A, "ops")
+        answer = await self.tell("one", {A: 1})
+        self.assertEqual(1, answer.totals[A])
+        answer = await self.tell("one", {A: 0}, seen=answer.seq)
+        self.assertEqual({A: 0}, answer.totals)
+        self.assertEqual((), (await self.store.snapshot("default")).servers)
+        await self.store.add("default", order(), "ops")
+        self.assertEqual(0, (await self.only()).connections)
+
+    async def test_added_again(self) -> None:
+        """A server that is removed and added again has what the nodes still hold."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 2}, full=True)
+        await self.tell("two", {A: 3}, full=True)
+        await self.store.remove("default", A, "ops")
+        await self.tell("two", {A: 1})
+        again = await self.store.add("default", order(), "ops")
+        self.assertEqual(3, again.connections)
+        await self.tell("one", {A: 0})
+        await self.tell("two", {A: 0})
+        self.assertEqual(0, (await self.only()).connections)
+
+    async def test_other_addresses(self) -> None:
+        """Addresses of a node's configuration file are counted over all nodes too."""
+        one = await self.tell("one", {B: 2}, full=True)
+        await self.tell("two", {B: 3}, full=True)
+        self.assertEqual({B: 5}, (await self.tell("one", {}, seen=one.seq)).totals)
+        self.assertEqual((), (await self.store.snapshot("default")).servers)
+        await self.store.leave("two", ["default"])
+        self.assertEqual({B: 2}, (await self.tell("one", {}, seen=one.seq)).totals)
+
+    async def test_recount(self) -> None:
+        """A recount answers the number of servers and takes dead nodes out."""
+        await self.store.add("default", order(A), "ops")
+        await self.store.add("default", order(B), "ops")
+        await self.tell("one", {A: 3}, full=True)
+        self.assertEqual(2, await self.store.recount("default"))
+        self.assertEqual([3, 0], await self._connections())
+        await self.elapse(11.0)
+        self.assertEqual(2, await self.store.recount("default"))
+        self.assertEqual([0, 0], await self._connections())
+
+    async def _connections(self) -> list[int]:
+        return [server.connections for server in (await self.store.snapshot("default")).servers]
+
+    async def test_many_addresses(self) -> None:
+        """Addresses that come and go are forgotten, and nobody hears a wrong total for it."""
+        await self.store.add("default", order(), "ops")
+        first = await self.tell("one", {A: 1}, full=True)
+        crowd = {f"10.1.{n // 250}.{n % 250}:80": 1 for n in range(2500)}
+        await self.tell("one", crowd)
+        await self.tell("one", dict.fromkeys(crowd, 0))
+        answer = await self.tell("one", {}, seen=first.seq)
+        self.assertTrue(answer.complete)
+        self.assertEqual({A: 1}, {key: n for key, n in answer.totals.items() if n})
+        self.assertTrue(len(answer.totals) < 1100)
+
+    # Gaps.
+
+    async def test_gap(self) -> None:
+        """Nobody is expired for a time in which no node was in contact."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {}, full=True)
+        await self.elapse(5.0)
+        await self.tell("one", {})
+        await self.elapse(3600.0)
+        await self.tell("one", {})
+        self.assertEqual((), (await self.store.expire("default", 30.0)).disabled)
+        record = await self.only()
+        now = (await self.store.snapshot("default")).now
+        self.assertAlmostEqual(5.0, now - (record.last_heartbeat or 0.0), delta=2.0)
+        for _ in range(4):
+            await self.elapse(9.0)
+            await self.tell("one", {})
+        self.assertEqual((A,), (await self.store.expire("default", 30.0)).disabled)
+
+    async def test_gap_seen_by_expiry(self) -> None:
+        """An expiry round that comes before the first sync after a gap spares all too."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {}, full=True)
+        await self.elapse(3600.0)
+        self.assertEqual(0, (await self.store.expire("default", 30.0)).expired_count)
+        await self.tell("one", {})
+        now = (await self.store.snapshot("default")).now
+        self.assertAlmostEqual(now, (await self.only()).last_heartbeat, delta=2.0)
+
+    async def test_gap_after_leave(self) -> None:
+        """The time between the last node's leave and the next node is a gap."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {}, full=True)
+        await self.store.leave("one", ["default"])
+        await self.elapse(3600.0)
+        await self.tell("two", {}, full=True)
+        self.assertEqual(0, (await self.store.expire("default", 30.0)).expired_count)
+
+    async def test_beat_within_gap(self) -> None:
+        """A heartbeat is never moved into the future."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {}, full=True)
+        await self.elapse(3600.0)
+        await self.store.beat("default", A, True)
+        await self.tell("one", {})
+        now = (await self.store.snapshot("default")).now
+        self.assertAlmostEqual(now, (await self.only()).last_heartbeat, delta=2.0)
+
+    async def test_first_contact(self) -> None:
+        """The first node ever finds servers as alive as they were at their last beat."""
+        await self.store.add("default", order(A), "ops")
+        await self.elapse(20.0)
+        await self.store.add("default", order(B), "ops")
+        await self.elapse(3600.0)
+        await self.tell("one", {}, full=True)
+        expiry = await self.store.expire("default", 10.0)
+        self.assertEqual((A,), expiry.disabled)
+
+
+def _cause(record: ServerRecord) -> tuple[Intent, bool, str | None]:
+    return record.intent, record.expired, record.disabled_reason
