@@ -26,7 +26,7 @@ from dynbalance.config.listeners import (
     StreamConfig,
 )
 from dynbalance.config.ranges import OptionError
-from dynbalance.config.root import DEFAULT_STATE_DIR, Config
+from dynbalance.config.root import DEFAULT_STATE_DIR, Config, UpstreamName
 from dynbalance.config.store import HeartbeatConfig, StoreConfig
 from dynbalance.config.storeurl import StoreKind, StoreUrl
 from dynbalance.config.upstream import (
@@ -61,5 +61,6 @@ __all__ = [
     "StreamConfig",
     "TokenConfig",
     "UpstreamConfig",
+    "UpstreamName",
     "UserConfig",
 ]

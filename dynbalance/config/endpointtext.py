@@ -18,6 +18,8 @@ from twisted.internet.protocol import Factory
 
 _SYSTEMD = re.compile(r"systemd:domain=(?:INET6?|UNIX):(?:index=[0-9]{1,4}|name=[^:=]{1,255})\Z")
 
+_ANY = frozenset(("", "0.0.0.0", "::"))
+
 
 @frozen(slots=True)
 class EndpointText:
@@ -52,14 +54,19 @@ class EndpointText:
         except ValueError:
             return False
 
+    def overlaps(self, other: EndpointText) -> bool:
+        """Whether the two cannot both be opened."""
+        if self.port == 0 or other.port == 0:
+            # Port 0 is another one each time.
+            return self.kind not in ("tcp", "tcp6", "ssl") and self.text == other.text
+        if self.port != other.port or self._is_v6 != other._is_v6:
+            return False
+        interfaces = {self.interface, other.interface}
+        return len(interfaces) == 1 or bool(interfaces & _ANY)
+
     @property
-    def place(self) -> tuple[object, ...] | None:
-        """What two listeners cannot share; C{None} when there is no such thing."""
-        if self.path:
-            return (self.path,)
-        if self.port:
-            return (self.port, self.interface)
-        return None if self.kind in ("tcp", "tcp6", "ssl") else (self.text,)
+    def _is_v6(self) -> bool:
+        return ":" in self.interface
 
     @classmethod
     def parse(cls, text: str) -> EndpointText:

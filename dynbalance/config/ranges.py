@@ -89,7 +89,8 @@ def matches(pattern: str, wanted: str) -> Check:
 
     def check(instance: Any, attribute: Attribute[Any], value: str) -> None:
         if not compiled.fullmatch(value):
-            raise ValueError(f"{value!r} is not {wanted}")
+            shown = repr(value) if attribute.repr else "what is given"
+            raise ValueError(f"{shown} is not {wanted}")
 
     return check
 

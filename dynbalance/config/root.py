@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Annotated
 
 from attrs import field, frozen
 from attrs.validators import deep_mapping, instance_of
@@ -17,6 +18,9 @@ from dynbalance.config.store import HeartbeatConfig, StoreConfig
 from dynbalance.config.upstream import UpstreamConfig
 
 DEFAULT_STATE_DIR = "./dynbalance-state"
+UpstreamName = Annotated[str, "an upstream's name"]
+"""A text; the type by which its place in a file is told from others."""
+
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
 
@@ -49,7 +53,7 @@ class Config:
     log_level: str = field(default="info", validator=one_of(*LOG_LEVELS))
     store: StoreConfig = field(factory=StoreConfig)
     heartbeat: HeartbeatConfig = field(factory=HeartbeatConfig)
-    upstreams: Mapping[str, UpstreamConfig] = field(
+    upstreams: Mapping[UpstreamName, UpstreamConfig] = field(
         factory=dict,
         converter=_with_default,
         validator=deep_mapping(

@@ -1,0 +1,89 @@
+"""
+Which options do not work yet.
+
+An option is known, and its value checked, before its feature exists; until
+then any value but those named here is refused rather than ignored.  A feature
+that works takes its line out of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+
+def _only(*values: object) -> Callable[[object], bool]:
+    return lambda value: value in values
+
+
+def _no_sentinel(value: object) -> bool:
+    return not str(value).startswith("redis+sentinel:")
+
+
+SUPPORTED: Mapping[str, Callable[[object], bool]] = {
+    "workers": _only(1),
+    "store.url": _no_sentinel,
+    "upstreams.*.policy": _only("least_conn", "round_robin"),
+    "upstreams.*.hash_key": _only("$remote_addr"),
+    "upstreams.*.hash_consistent": _only(True),
+    "upstreams.*.balancer": _only(""),
+    "upstreams.*.counting": _only("fast"),
+    "upstreams.*.next_upstream.[]": _only("error", "timeout"),
+    "upstreams.*.retry_budget": _only(0.2),
+    "upstreams.*.queue": _only(0),
+    "upstreams.*.queue_timeout": _only(10.0),
+    "upstreams.*.slow_start": _only(0.0),
+    "upstreams.*.panic": _only("off"),
+    "upstreams.*.request_buffering": _only(False),
+    "upstreams.*.sticky": _only({}),
+    "upstreams.*.proxy_protocol": _only(0),
+    "upstreams.*.tls": _only({}),
+    "upstreams.*.health_check": _only({}),
+    "http.[].proxy_protocol": _only(False),
+    "http.[].tls": _only({}),
+    "stream.[].proxy_protocol": _only(False),
+    "stream.[].sni_routes": _only({}),
+    "stream.[].tls": _only({}),
+    "stream.[].download_rate": _only(0),
+    "stream.[].upload_rate": _only(0),
+    "stream.[].access_log": _only("off"),
+    "admin.tls": _only({}),
+    "admin.users": _only([]),
+    "admin.tokens": _only([]),
+    "admin.jwt": _only({}),
+    "admin.allow": _only([]),
+    "admin.rate_limit": _only({}),
+    "admin.audit_log": _only(""),
+}
+"""
+The path of an option -> whether a value of it works; C{*} stands for any name
+and C{[]} for any place in an array.
+"""
+
+
+def unsupported(document: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """
+    The options of a parsed file that do not work yet.
+
+    @return: the path of each, and what to say of it.
+    """
+    for pattern, works in SUPPORTED.items():
+        for path, value in _find(document, tuple(pattern.split("."))):
+            if not works(value):
+                yield path, "not supported yet"
+
+
+def _find(
+    value: object, pattern: tuple[str, ...], path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    if not pattern:
+        yield path, value
+        return
+    wanted, rest = pattern[0], pattern[1:]
+    if wanted == "[]":
+        members = list(enumerate(value)) if isinstance(value, list) else []
+        for index, member in members:
+            yield from _find(member, rest, (*path, index))
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            if wanted in ("*", name):
+                yield from _find(member, rest, (*path, name))
