@@ -16,8 +16,11 @@ from typing import Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-TICK = 0.1
-"""Seconds: how late a deadline may be noticed."""
+TICK = 0.125
+"""
+Seconds: how late a deadline may be noticed.  A power of two, so that the
+edges of the buckets are exact.
+"""
 
 
 class Timed(Protocol):
@@ -49,8 +52,8 @@ class Deadlines:
         self.now = clock.seconds
         self._clock = clock
         self._buckets: dict[int, set[Timed]] = {}
-        self._turned = int(clock.seconds() / TICK)
         self._call: IDelayedCall | None = None
+        self._next = 0
 
     def __repr__(self) -> str:
         return f"<Deadlines {sum(map(len, self._buckets.values()))} watched>"
@@ -71,48 +74,66 @@ class Deadlines:
         timed.deadline = inf
         if timed.bucket:
             self._leave(timed)
+            if not self._buckets:
+                self._rest()
 
     def _leave(self, timed: Timed) -> None:
         members = self._buckets[timed.bucket]
         members.discard(timed)
         if not members:
             del self._buckets[timed.bucket]
-            if not self._buckets and self._call is not None:
-                self._call.cancel()
-                self._call = None
         timed.bucket = 0
 
     def _move(self, timed: Timed, bucket: int) -> None:
         if timed.bucket:
             self._leave(timed)
         timed.bucket = bucket
-        if self._call is None:
-            self._turned = int(self.now() / TICK)
-            self._call = self._clock.callLater(TICK, self._turn)
-        self._buckets.setdefault(bucket, set()).add(timed)
+        members = self._buckets.get(bucket)
+        if members is None:
+            self._buckets[bucket] = {timed}
+            if self._call is None or bucket < self._next:
+                self._wait_for(bucket)
+        else:
+            members.add(timed)
+
+    def _rest(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _wait_for(self, bucket: int) -> None:
+        self._rest()
+        self._next = bucket
+        self._call = self._clock.callLater(max(0.0, bucket * TICK - self.now()), self._turn)
 
     def _turn(self) -> None:
         self._call = None
         now = self.now()
         current = int(now / TICK)
-        due = range(self._turned + 1, current + 1)
-        if len(due) > len(self._buckets):
-            # A long sleep, or a clock that jumped.
-            due_buckets = sorted(bucket for bucket in self._buckets if bucket <= current)
-        else:
-            due_buckets = [bucket for bucket in due if bucket in self._buckets]
-        self._turned = current
-        for bucket in due_buckets:
-            for timed in self._buckets.pop(bucket, ()):
+        for bucket in sorted(bucket for bucket in self._buckets if bucket <= current):
+            members = self._buckets.get(bucket, set())
+            # Whoever is told may change any other wait, those of this bucket
+            # too: hence one at a time, and out of the bucket first.
+            for _ in range(len(members)):
+                if not members:
+                    break
+                timed = members.pop()
                 timed.bucket = 0
-                if timed.deadline > now:
-                    if timed.deadline != inf:
-                        self._move(timed, int(timed.deadline / TICK) + 1)
-                    continue
-                timed.deadline = inf
-                try:
-                    timed.deadline_passed()
-                except Exception:
-                    self._log.failure("the end of a wait failed: {timed}", timed=timed)
-        if self._buckets and self._call is None:
-            self._call = self._clock.callLater(TICK, self._turn)
+                self._look_at(timed, now)
+            if not members and self._buckets.get(bucket) is members:
+                del self._buckets[bucket]
+        if self._buckets:
+            self._wait_for(min(self._buckets))
+        else:
+            self._rest()
+
+    def _look_at(self, timed: Timed, now: float) -> None:
+        if timed.deadline > now:
+            if timed.deadline != inf:
+                self._move(timed, int(timed.deadline / TICK) + 1)
+            return
+        timed.deadline = inf
+        try:
+            timed.deadline_passed()
+        except Exception:  # noqa: BLE001 - one mistake must not end the others' waits
+            self._log.failure("the end of a wait failed: {timed}", timed=timed)

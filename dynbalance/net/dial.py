@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from dynbalance.balancer.address import Address
     from dynbalance.net.hub import Hub
 
-_UNDER_WAY = (errno.EINPROGRESS, errno.EAGAIN)
+_UNDER_WAY = frozenset((errno.EINPROGRESS, errno.EALREADY))
+_CONNECTED = frozenset((0, errno.EISCONN))
+# Linux makes the socket and its mode in one system call.
+_SOCK_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
 @frozen(slots=True)
@@ -40,6 +43,8 @@ class Target:
     @classmethod
     def of(cls, address: Address) -> Target:
         """
+        Where C{address} is.
+
         @param address: a numeric one or a unix socket.
         @raise OSError: it is a name, or its scope is unknown.
         """
@@ -51,6 +56,7 @@ class Target:
         return cls(family, sockaddr)
 
     def as_twisted(self) -> Any:
+        """The same as an L{IAddress} of Twisted."""
         if self.family == socket.AF_UNIX:
             return tx_address.UNIXAddress(self.sockaddr)
         if self.family == socket.AF_INET6:
@@ -76,18 +82,20 @@ class Dial:
     caller's two methods has been called.  L{cancel} calls neither.
     """
 
-    __slots__ = ("_caller", "_hub", "_socket")
+    __slots__ = ("_caller", "_hub", "_sockaddr", "_socket")
 
     def __init__(self, hub: Hub, caller: Caller) -> None:
         self._hub = hub
         self._caller = caller
+        self._sockaddr: Any = None
         self._socket: socket.socket | None = None
 
     def start(self, target: Target) -> None:
         """Begin; success or failure may be told before this returns."""
         skt = None
         try:
-            skt = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            skt = socket.socket(target.family, _SOCK_STREAM)
+            skt.setblocking(False)
             if target.family != socket.AF_UNIX:
                 skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             result = skt.connect_ex(target.sockaddr)
@@ -96,10 +104,9 @@ class Dial:
                 skt.close()
             self._caller.dial_failed(getConnectError((failed.errno or 0, str(failed))))
             return
+        self._sockaddr = target.sockaddr
         self._socket = skt
-        if not result:
-            self._decided(0)
-        elif result in _UNDER_WAY and target.family != socket.AF_UNIX:
+        if result in _UNDER_WAY:
             self._hub.addWriter(self)
         else:
             # A unix socket answers EAGAIN when its backlog is full: there is
@@ -117,29 +124,33 @@ class Dial:
         skt, self._socket = self._socket, None
         if skt is None:
             return
-        if result:
+        if result in _CONNECTED:
+            self._caller.dialed(skt)
+        else:
             skt.close()
             self._caller.dial_failed(getConnectError((result, os.strerror(result))))
-        else:
-            self._caller.dialed(skt)
 
     # What the hub sees.
 
     def fileno(self) -> int:
         return self._socket.fileno() if self._socket is not None else -1
 
-    def doRead(self) -> None:
-        self.doWrite()
+    def logPrefix(self) -> str:
+        return "dial"
 
     def doWrite(self) -> None:
-        if self._socket is not None:
-            result = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if result:
-                self._hub.forget(self._socket.fileno())
-            else:
-                # Whoever takes the socket over waits for input first.
-                self._hub.hand_over(self._socket.fileno())
-            self._decided(result)
+        if self._socket is None:
+            return
+        # To connect once more asks how the first time went.
+        result = self._socket.connect_ex(self._sockaddr)
+        if result in _UNDER_WAY:
+            return
+        if result in _CONNECTED:
+            # Whoever takes the socket over waits for input first.
+            self._hub.hand_over(self._socket.fileno())
+        else:
+            self._hub.forget(self._socket.fileno())
+        self._decided(result)
 
     def connectionLost(self, reason: Any) -> None:
         self.cancel()
@@ -148,6 +159,6 @@ class Dial:
 def transport_for(hub: Hub, skt: socket.socket, target: Target, protocol: Any) -> ClientTransport:
     """Make the dialed socket a transport of C{protocol} and connect the two."""
     transport = ClientTransport(skt, protocol, target.as_twisted(), hub)
+    hub.addReader(transport)
     protocol.makeConnection(transport)
-    transport.startReading()
     return transport

@@ -12,9 +12,9 @@ with the real reactor, whichever it is.
 from __future__ import annotations
 
 import select
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet import error, main, tcp, unix
+from twisted.internet import main, unix
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorFDSet,
@@ -23,20 +23,28 @@ from twisted.internet.interfaces import (
     IReactorUNIX,
     IReadDescriptor,
 )
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dynbalance.net.port import HubPort, HubUNIXPort
 
-_IN = select.EPOLLIN
-_OUT = select.EPOLLOUT
-# A hang-up or an error is learnt by reading: the read tells which it was, and
-# takes the bytes that came before it.
-_READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IProtocolFactory
+
+# The numbers of Linux; elsewhere select has neither an epoll nor these.
+_IN = 0x001
+_OUT = 0x004
+_TROUBLE = 0x008 | 0x010
+"""A hang-up or an error.  The read or the write that waited learns which."""
+
 _DONE = Failure(main.CONNECTION_DONE)
-_REASONS = {error.ConnectionDone: _DONE, error.ConnectionLost: Failure(main.CONNECTION_LOST)}
+_REASONS: dict[type, Failure] = {
+    main.CONNECTION_DONE.__class__: _DONE,
+    main.CONNECTION_LOST.__class__: Failure(main.CONNECTION_LOST),
+}
 _BATCH = 512
 _BUSY = 8
 _ROUNDS = 4
@@ -47,34 +55,50 @@ class Hub:
     """
     Dispatches readiness to descriptors, in batches.
 
+    A descriptor has C{fileno}, C{doRead}, C{doWrite} and C{connectionLost}, as
+    Twisted's have; if its C{doRead} may return L{main.CONNECTION_DONE}, it has
+    C{readConnectionLost} too, and stops reading there by itself.
+
     @ivar reactor: the real one.
+    @ivar seconds: the reactor's clock.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: Any) -> None:
-        self.reactor = reactor
-        self.seconds = reactor.seconds
+        self._start(reactor)
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
-        self._descriptors: dict[int, Any] = {}
-        self._masks: dict[int, int] = {}
+        reactor.addReader(self)
+
+    def _start(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
+        self._readers: dict[int, Any] = {}
+        self._writers: dict[int, Any] = {}
+        self._gone: set[int] = set()
         self._closing: list[Any] = []
         self._close_call: IDelayedCall | None = None
         self._dispatching = False
-        reactor.addReader(self)
+        self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Hub {len(self._descriptors)} descriptors>"
+        return f"<Hub {len(self._readers.keys() | self._writers.keys())} descriptors>"
 
     def close(self) -> None:
-        """Leave the reactor; descriptors still registered are dropped."""
+        """Leave the reactor; whatever is still registered loses its connection."""
+        if self._closed:
+            return
+        self._closed = True
         self.reactor.removeReader(self)
         if self._close_call is not None:
             self._close_call.cancel()
             self._close_call = None
-        self._descriptors.clear()
-        self._masks.clear()
+        self._close()
+        lost = _REASONS[main.CONNECTION_LOST.__class__]
+        for descriptor in self.removeAll():
+            self._lose(descriptor, lost)
+        self._close()
         self._epoll.close()
 
     # What the real reactor sees.
@@ -87,113 +111,149 @@ class Hub:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor removes all its descriptors at its very end."""
+        self.close()
 
     def doRead(self) -> None:
         """Dispatch what is ready, and again while it comes in crowds."""
-        descriptors = self._descriptors
         self._dispatching = True
-        for _ in range(_ROUNDS):
-            events = self._poll(0, _BATCH)
-            for fd, event in events:
-                # One event of the batch may have closed the descriptor of a
-                # later one.  If the number is in use again already, the new
-                # descriptor merely finds nothing to read.
-                descriptor = descriptors.get(fd)
-                if descriptor is None:
-                    continue
-                try:
-                    why = None
-                    if event & _READABLE:
-                        why = descriptor.doRead()
-                    if why is None and event & _OUT and descriptors.get(fd) is descriptor:
-                        why = descriptor.doWrite()
-                except Exception as failed:
-                    self._log.failure("{descriptor} failed", descriptor=descriptor)
-                    why = failed
-                if why is not None:
-                    self._disconnect(fd, descriptor, why)
-            if self._closing:
-                self._close()
-            if len(events) < _BUSY:
-                break
-        self._dispatching = False
-
-    def _disconnect(self, fd: int, descriptor: Any, why: BaseException) -> None:
-        if self._descriptors.get(fd) is not descriptor:
-            # It was closed while its own event was handled.
-            return
-        reason = _REASONS.get(why.__class__) or Failure(why)
         try:
-            if reason is _DONE and self._masks[fd] & _IN:
+            for _ in range(_ROUNDS):
+                events = self._poll(0, _BATCH)
+                self._dispatch(events)
+                if self._closing:
+                    self._close()
+                if len(events) < _BUSY or self._closed:
+                    break
+        finally:
+            self._dispatching = False
+
+    def _dispatch(self, events: list[tuple[int, int]]) -> None:
+        readers = self._readers
+        writers = self._writers
+        gone = self._gone
+        gone.clear()
+        for fd, event in events:
+            if fd in gone:
+                # An earlier event of the batch closed it; the number may be
+                # in use again, but what happened did not happen to its heir.
+                continue
+            descriptor: Any = None
+            reading = True
+            try:
+                why = None
+                if event & (_IN | _TROUBLE):
+                    descriptor = readers.get(fd)
+                    if descriptor is not None:
+                        why = descriptor.doRead()
+                if why is None and event & (_OUT | _TROUBLE) and fd not in gone:
+                    writer = writers.get(fd)
+                    if writer is not None:
+                        descriptor = writer
+                        reading = False
+                        why = descriptor.doWrite()
+            except Exception as failed:  # noqa: BLE001 - the hub outlives every protocol
+                self._log.failure("{descriptor} failed", descriptor=descriptor)
+                reading = False
+                why = failed
+            if why is not None:
+                self._disconnect(fd, descriptor, why, reading)
+
+    def _disconnect(self, fd: int, descriptor: Any, why: BaseException, reading: bool) -> None:
+        # The descriptor may have been closed already, while its own event was
+        # handled; then its number may even belong to another.
+        reason = _REASONS.get(why.__class__) or Failure(why)
+        if reading and reason is _DONE:
+            if fd in self._readers and self._readers[fd] is descriptor:
+                try:
+                    descriptor.readConnectionLost(reason)
+                except Exception:  # noqa: BLE001 - as above
+                    self._log.failure("the end of {descriptor} failed", descriptor=descriptor)
+        else:
+            if self._readers.get(fd) is descriptor:
                 self.removeReader(descriptor)
-                descriptor.readConnectionLost(reason)
-            else:
-                self._remove(descriptor, _IN | _OUT)
-                descriptor.connectionLost(reason)
-        except Exception:
+            if self._writers.get(fd) is descriptor:
+                self.removeWriter(descriptor)
+            self._lose(descriptor, reason)
+
+    def _lose(self, descriptor: Any, reason: Failure) -> None:
+        try:
+            descriptor.connectionLost(reason)
+        except Exception:  # noqa: BLE001 - the hub outlives every protocol
             self._log.failure("the end of {descriptor} failed", descriptor=descriptor)
 
     # What the transports see.
 
     def addReader(self, reader: Any) -> None:
-        self._add(reader, _IN)
+        fd = reader.fileno()
+        if fd not in self._readers:
+            if fd in self._writers:
+                self._epoll.modify(fd, _IN | _OUT)
+            else:
+                self._epoll.register(fd, _IN)
+            self._readers[fd] = reader
 
     def addWriter(self, writer: Any) -> None:
-        self._add(writer, _OUT)
+        fd = writer.fileno()
+        if fd not in self._writers:
+            if fd in self._readers:
+                self._epoll.modify(fd, _IN | _OUT)
+            else:
+                self._epoll.register(fd, _OUT)
+            self._writers[fd] = writer
 
     def removeReader(self, reader: Any) -> None:
-        self._remove(reader, _IN)
+        fd = reader.fileno()
+        if self._readers.get(fd) is reader:
+            del self._readers[fd]
+            if fd in self._writers:
+                self._epoll.modify(fd, _OUT)
+            else:
+                self._epoll.unregister(fd)
 
     def removeWriter(self, writer: Any) -> None:
-        self._remove(writer, _OUT)
-
-    def _add(self, descriptor: Any, wanted: int) -> None:
-        fd = descriptor.fileno()
-        mask = self._masks.get(fd, 0)
-        if not mask:
-            self._epoll.register(fd, wanted)
-            self._descriptors[fd] = descriptor
-            self._masks[fd] = wanted
-        elif not mask & wanted:
-            self._masks[fd] = mask | wanted
-            self._epoll.modify(fd, mask | wanted)
-
-    def _remove(self, descriptor: Any, unwanted: int) -> None:
-        fd = descriptor.fileno()
-        mask = self._masks.get(fd, 0)
-        if mask & unwanted and self._descriptors[fd] is descriptor:
-            mask &= ~unwanted
-            if mask:
-                self._masks[fd] = mask
-                self._epoll.modify(fd, mask)
+        fd = writer.fileno()
+        if self._writers.get(fd) is writer:
+            del self._writers[fd]
+            if fd in self._readers:
+                self._epoll.modify(fd, _IN)
             else:
-                self.forget(fd)
                 self._epoll.unregister(fd)
 
     def wait_to_write_only(self, descriptor: Any) -> None:
         """Replace whatever C{descriptor} waits for, in one system call."""
-        self._set(descriptor, _OUT)
+        fd = descriptor.fileno()
+        if self._readers.pop(fd, None) is None and fd not in self._writers:
+            self._epoll.register(fd, _OUT)
+        else:
+            self._epoll.modify(fd, _OUT)
+        self._writers[fd] = descriptor
 
     def wait_to_read_only(self, descriptor: Any) -> None:
         """Replace whatever C{descriptor} waits for, in one system call."""
-        self._set(descriptor, _IN)
-
-    def _set(self, descriptor: Any, mask: int) -> None:
         fd = descriptor.fileno()
-        if fd in self._masks:
-            self._epoll.modify(fd, mask)
+        if self._writers.pop(fd, None) is None and fd not in self._readers:
+            self._epoll.register(fd, _IN)
         else:
-            self._epoll.register(fd, mask)
-            self._descriptors[fd] = descriptor
-        self._masks[fd] = mask
+            self._epoll.modify(fd, _IN)
+        self._readers[fd] = descriptor
 
     def forget(self, fd: int) -> None:
         """
         C{fd} is about to be closed, which takes it out of the epoll without
         a system call of its own.
         """
-        self._descriptors.pop(fd, None)
-        self._masks.pop(fd, None)
+        self._readers.pop(fd, None)
+        self._writers.pop(fd, None)
+        if self._dispatching:
+            self._gone.add(fd)
+
+    def hand_over(self, fd: int) -> None:
+        """
+        The open descriptor changes its owner, who registers it anew.
+        """
+        if fd in self._readers or fd in self._writers:
+            self.forget(fd)
+            self._epoll.unregister(fd)
 
     def close_soon(self, transport: Any) -> None:
         """
@@ -213,41 +273,35 @@ class Hub:
         for transport in closing:
             try:
                 transport.close_now()
-            except Exception:
+            except Exception:  # noqa: BLE001 - the next ones have to be closed too
                 self._log.failure("closing {transport} failed", transport=transport)
 
-    def hand_over(self, fd: int) -> None:
-        """
-        The open descriptor changes its owner, who registers it anew.
-        """
-        self.forget(fd)
-        self._epoll.unregister(fd)
-
     def removeAll(self) -> list[Any]:
-        everything = list(self._descriptors.values())
-        for fd in list(self._descriptors):
-            self.forget(fd)
-            self._epoll.unregister(fd)
-        return everything
+        everything = {**self._readers, **self._writers}
+        for fd in everything:
+            self.hand_over(fd)
+        return list(everything.values())
 
     def getReaders(self) -> list[Any]:
-        return [self._descriptors[fd] for fd, mask in self._masks.items() if mask & _IN]
+        return list(self._readers.values())
 
     def getWriters(self) -> list[Any]:
-        return [self._descriptors[fd] for fd, mask in self._masks.items() if mask & _OUT]
+        return list(self._writers.values())
 
     # What endpoints and timers see.
 
-    def callLater(self, delay: float, call: Any, *args: Any, **kwargs: Any) -> IDelayedCall:
-        later: IDelayedCall = self.reactor.callLater(delay, call, *args, **kwargs)
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object
+    ) -> IDelayedCall:
+        later: IDelayedCall = self.reactor.callLater(delay, callable, *args, **kwargs)
         return later
 
     def getDelayedCalls(self) -> Any:
         return self.reactor.getDelayedCalls()
 
     def listenTCP(
-        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
-    ) -> tcp.Port:
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> HubPort:
         listening = HubPort(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
@@ -255,13 +309,13 @@ class Hub:
     def listenUNIX(
         self,
         address: str,
-        factory: Factory,
+        factory: IProtocolFactory,
         backlog: int = 50,
         mode: int = 0o666,
         wantPID: bool = False,
-    ) -> unix.Port:
+    ) -> HubUNIXPort:
         listening = HubUNIXPort(address, factory, backlog, mode, self, wantPID)
-        listening.startListening()
+        unix.Port.startListening(listening)
         return listening
 
     def connectTCP(self, *args: Any, **kwargs: Any) -> Any:
@@ -271,4 +325,3 @@ class Hub:
     def connectUNIX(self, *args: Any, **kwargs: Any) -> Any:
         """As the real reactor does; servers are reached by L{dynbalance.net.dial}."""
         return self.reactor.connectUNIX(*args, **kwargs)
-

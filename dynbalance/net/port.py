@@ -11,14 +11,15 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import tcp, unix
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet import main, tcp, unix
+from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from dynbalance.net.transport import ServerTransport, UNIXServerTransport
 
 if TYPE_CHECKING:
-    from twisted.internet.protocol import Factory
+    from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 
     from dynbalance.net.hub import Hub
 
@@ -27,24 +28,19 @@ BACKLOG = 4096
 """Connections the kernel may keep for us at least; it cuts this to its own limit."""
 
 _PAUSE = 0.25
+_DONE = Failure(main.CONNECTION_DONE)
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class _TightAccept:
+class _TightAccept(tcp.Port):
     """
-    Mixed in before a L{tcp.Port}.
-
     A factory may have C{accept_socket(skt, peer, port)}: it is then given the
     bare non-blocking socket, and no transport is made.
     """
 
     _log = Logger()
     reactor: Hub
-    socket: socket.socket
     factory: Any
-    connected: bool
-    sessionno: int
-    transport: Any
     _resume: IDelayedCall | None = None
 
     def doRead(self) -> None:
@@ -66,18 +62,26 @@ class _TightAccept:
                     accept_socket(skt, peer, self)
                 else:
                     self._serve(skt, peer)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the next client is to be accepted
                 self._log.failure("accepting {peer} failed", peer=peer)
                 skt.close()
 
     def _serve(self, skt: socket.socket, peer: Any) -> None:
-        protocol = self.factory.buildProtocol(self._buildAddr(peer))  # type: ignore[attr-defined]
+        protocol = self.factory.buildProtocol(self._peer_address(peer))
         if protocol is None:
             skt.close()
             return
         self.sessionno += 1
         transport = self.transport(skt, protocol, peer, self, self.sessionno, self.reactor)
-        protocol.makeConnection(transport)
+        try:
+            protocol.makeConnection(transport)
+        except Exception:  # noqa: BLE001 - as above
+            failure = Failure()
+            self._log.failure("{protocol} refused {peer}", failure, protocol=protocol, peer=peer)
+            transport.connectionLost(failure)
+
+    def _peer_address(self, peer: Any) -> Any:
+        return self._addressType("TCP", *peer)
 
     def _pause(self, failed: OSError) -> None:
         self._log.error("accepting pauses: {failed}", failed=failed)
@@ -88,27 +92,27 @@ class _TightAccept:
         self._resume = None
         self.reactor.addReader(self)
 
-    def loseConnection(self, *args: Any) -> Any:
+    def loseConnection(self, connDone: Failure = _DONE) -> Any:
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
-        return super().loseConnection(*args)  # type: ignore[misc]
+        return tcp.Port.loseConnection(self, connDone)
 
     stopListening = loseConnection
 
 
-class HubPort(_TightAccept, tcp.Port):
+class HubPort(_TightAccept):
     """A TCP port."""
 
-    transport = ServerTransport
+    transport = ServerTransport  # type: ignore[assignment]  # made by _serve alone
 
     def __init__(
-        self, port: Any, factory: Factory, backlog: int, interface: str, hub: Hub
+        self, port: Any, factory: IProtocolFactory, backlog: int, interface: str, hub: Hub
     ) -> None:
         tcp.Port.__init__(self, port, factory, max(backlog, BACKLOG), interface, hub)
 
     def createInternetSocket(self) -> socket.socket:
-        skt: socket.socket = super().createInternetSocket()
+        skt: socket.socket = tcp.Port.createInternetSocket(self)
         # Accepted connections inherit it: answers must not wait for the
         # client's acknowledgement of what came before.
         skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -121,6 +125,9 @@ class HubUNIXPort(_TightAccept, unix.Port):
     transport = UNIXServerTransport
 
     def __init__(
-        self, name: Any, factory: Factory, backlog: int, mode: int, hub: Hub, lock: bool
+        self, name: Any, factory: IProtocolFactory, backlog: int, mode: int, hub: Hub, lock: bool
     ) -> None:
         unix.Port.__init__(self, name, factory, max(backlog, BACKLOG), mode, hub, lock)
+
+    def _peer_address(self, peer: Any) -> Any:
+        return UNIXAddress(peer)

@@ -12,13 +12,16 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import main, tcp, unix
+from twisted.internet import _newtls, main, tcp, unix
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dynbalance.net.hub import Hub
 
 _DONE = Failure(main.CONNECTION_DONE)
@@ -28,25 +31,20 @@ RECEIVE = 65536
 """Bytes asked of the kernel by one read."""
 
 
-class WriteThrough:
+class WriteThrough(tcp.Connection):
     """
-    Mixed in before a L{tcp.Connection}; its reactor is a L{Hub}.
+    A L{tcp.Connection} whose reactor is a L{Hub}.
     """
 
     reactor: Hub
-    socket: socket.socket
     protocol: Any
-    connected: int
-    disconnecting: bool
-    TLS: bool
-    dataBuffer: bytes
-    offset: int
-    _tempDataBuffer: list[bytes]
-    _tempDataLen: int
-    _writeDisconnected: bool
+    # shutdown() before close() is a system call that changes nothing: nobody
+    # shares the socket.
     _shouldShutdown = False
 
-    def doRead(self) -> BaseException | None:
+    def doRead(self) -> Any:
+        if self.disconnecting:
+            return None
         try:
             data = self.socket.recv(RECEIVE)
         except BlockingIOError:
@@ -65,21 +63,32 @@ class WriteThrough:
         An error is not reported here: the queued rest meets it again, and the
         protocol learns of it by C{connectionLost} as always.
         """
-        if (
-            self.dataBuffer
-            or self._tempDataBuffer
-            or self._writeDisconnected
-            or self.TLS
-            or not self.connected
-        ):
-            super().write(data)  # type: ignore[misc]
+        if self.TLS:
+            if self.connected:
+                self.protocol.write(data)
+        else:
+            self.write_plain(data)
+
+    def write_plain(self, data: bytes) -> None:
+        """What L{write} does beneath TLS."""
+        if self.dataBuffer or self._tempDataBuffer or self._writeDisconnected or not self.connected:
+            FileDescriptor.write(self, data)
             return
         try:
             sent = self.socket.send(data)
         except OSError:
             sent = 0
         if sent < len(data):
-            FileDescriptor.write(self, data[sent:] if sent else data)  # type: ignore[arg-type]
+            FileDescriptor.write(self, data[sent:] if sent else data)
+        elif self.producer is not None and not self.streamingProducer:
+            # A producer that waits to be asked is asked by doWrite.
+            self.reactor.addWriter(self)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        self.write(b"".join(iovec))
+
+    def startTLS(self, ctx: Any, normal: bool = True) -> None:
+        _newtls.startTLS(self, ctx, normal, _BeneathTLS)
 
     @property
     def queued(self) -> int:
@@ -87,29 +96,43 @@ class WriteThrough:
         return len(self.dataBuffer) - self.offset + self._tempDataLen
 
     def loseConnection(self) -> None:
-        if self.TLS or self.dataBuffer or self._tempDataBuffer or self._writeDisconnected:
-            super().loseConnection()  # type: ignore[misc]
+        if (
+            self.TLS
+            or self.dataBuffer
+            or self._tempDataBuffer
+            or self._writeDisconnected
+            or self.producer is not None
+        ):
+            tcp.Connection.loseConnection(self)
         elif self.connected and not self.disconnecting:
             # Nothing is to be flushed: no need to wait for writability.
             self.disconnecting = True
             self.reactor.close_soon(self)
 
     def abortConnection(self) -> None:
-        if self.TLS:
-            super().abortConnection()  # type: ignore[misc]
-        elif self.connected and not getattr(self, "_aborting", False):
+        if self.connected and not self._aborting:
             self._aborting = True
             self.disconnecting = True
+            self._writeDisconnected = True
+            self.reactor.removeWriter(self)
             self.reactor.close_soon(self)
 
     def close_now(self) -> None:
         """The hub's part of L{loseConnection} and L{abortConnection}."""
-        if self.connected:
-            self.connectionLost(_ABORTED if getattr(self, "_aborting", False) else _DONE)
+        if not self.connected:
+            return
+        if self._aborting:
+            self.connectionLost(_ABORTED)
+        elif self.queued:
+            # Written after loseConnection: doWrite closes when all is sent.
+            self.reactor.removeReader(self)
+        else:
+            self.connectionLost(_DONE)
 
     def readConnectionLost(self, reason: Failure) -> None:
         if IHalfCloseableProtocol.providedBy(self.protocol):
-            super().readConnectionLost(reason)  # type: ignore[misc]
+            self.reactor.removeReader(self)
+            super().readConnectionLost(reason)
         else:
             self.connectionLost(reason)
 
@@ -117,7 +140,20 @@ class WriteThrough:
         if self.connected:
             # Closing the socket takes it out of the epoll.
             self.reactor.forget(self.socket.fileno())
-        super().connectionLost(reason)  # type: ignore[misc]
+        super().connectionLost(reason)
+
+
+class _BeneathTLS(FileDescriptor):
+    """
+    How TLS writes its records: never made, only its functions are used, with
+    the transport as their C{self}.
+    """
+
+    def write(self: Any, data: bytes) -> None:
+        WriteThrough.write_plain(self, data)
+
+    def writeSequence(self: Any, iovec: Iterable[bytes]) -> None:
+        WriteThrough.write_plain(self, b"".join(iovec))
 
 
 class ServerTransport(WriteThrough, tcp.Server):
@@ -130,12 +166,12 @@ class ServerTransport(WriteThrough, tcp.Server):
         # reads: the hub has no log contexts.
         tcp.Connection.__init__(self, skt, protocol, hub)
         if len(client) != 2:
-            self._addressType = tcp.address.IPv6Address
+            self._addressType = IPv6Address
         self.server = port
         self.client = client
         self.sessionno = number
         self.hostname = client[0]
-        self.startReading()
+        self.reactor.addReader(self)
         self.connected = 1
 
     def __repr__(self) -> str:
@@ -146,14 +182,13 @@ class UNIXServerTransport(WriteThrough, unix.Server):
     """A connection that a client opened, by a unix socket."""
 
 
-class ClientTransport(WriteThrough, tcp.Connection):
+class ClientTransport(WriteThrough):
     """
     A connection to a server, once L{dynbalance.net.dial} has made it.
 
-    @ivar peer: the server's address as Twisted writes it.
+    @param peer: the server's address as Twisted writes it.
     """
 
-    _base = tcp.Connection
     _tlsClientDefault = True
 
     def __init__(self, skt: socket.socket, protocol: Any, peer: Any, hub: Hub) -> None:
@@ -166,12 +201,8 @@ class ClientTransport(WriteThrough, tcp.Connection):
 
     def getHost(self) -> Any:
         if self.socket.family == socket.AF_UNIX:
-            return tcp.address.UNIXAddress(None)
-        of_type = (
-            tcp.address.IPv6Address
-            if self.socket.family == socket.AF_INET6
-            else tcp.address.IPv4Address
-        )
+            return UNIXAddress(None)
+        of_type = IPv6Address if self.socket.family == socket.AF_INET6 else IPv4Address
         return of_type("TCP", *self.socket.getsockname()[:2])
 
     def __repr__(self) -> str:
