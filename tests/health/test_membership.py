@@ -1,0 +1,260 @@
+"""Tests of the exchange between a node's memory and the store."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+from twisted.trial.unittest import TestCase
+
+from dynbalance.balancer.balancer import Balancer, UpstreamOrder
+from dynbalance.store.contract import Intent, Report
+from dynbalance.store.membership import FIRST_ROUND, LEAVE, Membership
+from tests.health.stores import DoorStore, order
+
+LEASE = 10.0
+INTERVAL = 0.1
+
+
+class MembershipTests(TestCase):
+    """One node, sometimes two, on a memory store and a clock."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.store = DoorStore(self.clock)
+        self.balancer, self.membership = self.node("one")
+        self.upstream = self.balancer.upstream("default")
+
+    def node(self, name: str) -> tuple[Balancer, Membership]:
+        balancer = Balancer(
+            [UpstreamOrder(name="default"), UpstreamOrder(name="api")],
+            self.clock.seconds,
+            lambda: 0.0,
+        )
+        membership = Membership(balancer, self.store, name, LEASE, INTERVAL, self.clock)
+        return balancer, membership
+
+    def add(self, port: int) -> None:
+        self.successResultOf(self.store.inner.add("default", order(port), "test"))
+
+    def published(self) -> dict[str, int]:
+        snapshot = self.successResultOf(self.store.inner.snapshot("default"))
+        return {record.order.address: record.connections for record in snapshot.servers}
+
+    def keys(self) -> list[str]:
+        return [server.key for server in self.upstream.servers]
+
+    def test_loads_before_start_fires(self) -> None:
+        """When start fires, the servers of the store can be chosen."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+        self.assertTrue(self.membership.available)
+        self.assertEqual(self.membership.known("default").revision, 1)
+
+    def test_start_waits_a_bounded_time(self) -> None:
+        """A store that does not answer holds up the start for a limited time."""
+        self.store.slow = True
+        started = self.membership.start()
+        self.clock.advance(FIRST_ROUND - 0.01)
+        self.assertNoResult(started)
+        self.clock.advance(0.02)
+        self.successResultOf(started)
+
+    def test_start_with_store_away(self) -> None:
+        """A store that is away does not hold up the start, and is found later."""
+        self.add(9001)
+        self.store.lose()
+        self.successResultOf(self.membership.start())
+        self.assertFalse(self.membership.available)
+        self.assertEqual(self.keys(), [])
+        self.store.find()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+
+    def test_changes_arrive_within_an_interval(self) -> None:
+        """What another node changed in the store is seen with the next exchange."""
+        self.successResultOf(self.membership.start())
+        self.add(9001)
+        self.assertEqual(self.keys(), [])
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+        self.successResultOf(self.store.inner.remove("default", "127.0.0.1:9001", "test"))
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.keys(), [])
+
+    def test_loads_only_what_changed(self) -> None:
+        """An exchange in which nothing changed loads no servers."""
+        self.successResultOf(self.membership.start())
+        self.store.calls.clear()
+        self.clock.pump([INTERVAL] * 5)
+        self.assertEqual(self.store.calls, ["sync"] * 5)
+
+    def test_publishes_absolute_numbers(self) -> None:
+        """The store hears what this node holds, and that it ended."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        leases = [self.upstream.choose() for _ in range(3)]
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.published(), {"127.0.0.1:9001": 3})
+        for lease in leases:
+            assert lease is not None
+            lease.release()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.published(), {"127.0.0.1:9001": 0})
+
+    def test_only_changes_are_reported(self) -> None:
+        """After the first, full report, only what changed is told."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.assertTrue(self.store.reports[0]["default"].full)
+        self.upstream.choose()
+        self.clock.pump([INTERVAL, INTERVAL])
+        told, silent = self.store.reports[-2]["default"], self.store.reports[-1]["default"]
+        self.assertEqual((told.held, told.full), ({"127.0.0.1:9001": 1}, False))
+        self.assertEqual((silent.held, silent.full), ({}, False))
+
+    def test_two_nodes_see_each_other(self) -> None:
+        """Each node knows the connections of the other as such."""
+        self.add(9001)
+        other, membership = self.node("two")
+        self.successResultOf(self.membership.start())
+        self.successResultOf(membership.start())
+        self.upstream.choose()
+        for _ in range(2):
+            other.upstream("default").choose()
+        self.clock.pump([INTERVAL] * 3)
+        (mine,) = self.upstream.servers
+        (theirs,) = other.upstream("default").servers
+        self.assertEqual((mine.held, mine.others), (1, 2))
+        self.assertEqual((theirs.held, theirs.others), (2, 1))
+
+    def test_lapsed_node_tells_all_again(self) -> None:
+        """A node that was given up re-enters with all that it holds."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.upstream.choose()
+        self.clock.advance(INTERVAL)
+        self.successResultOf(self.store.inner.leave("one", ["default", "api"]))
+        self.assertEqual(self.published(), {"127.0.0.1:9001": 0})
+        self.clock.pump([INTERVAL] * 2)
+        self.assertEqual(self.published(), {"127.0.0.1:9001": 1})
+        (server,) = self.upstream.servers
+        self.assertEqual((server.held, server.others), (1, 0))
+
+    def test_never_two_at_once(self) -> None:
+        """While an answer is awaited, no other exchange begins."""
+        self.store.slow = True
+        self.membership.start()
+        self.clock.pump([INTERVAL] * 10)
+        self.assertEqual(self.store.calls, ["sync"])
+
+    def test_outage_is_logged_once_and_survived(self) -> None:
+        """One line when the store goes, one when it comes back; servers stay."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.store.lose()
+        with capturedLogs() as events:
+            self.clock.pump([INTERVAL] * 20)
+            self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+            self.assertFalse(self.membership.available)
+            self.assertAlmostEqual(self.membership.stale_for, 2.0)
+            self.store.find()
+            self.clock.pump([INTERVAL] * 20)
+        self.assertEqual(
+            [event["log_level"] for event in events], [LogLevel.warn, LogLevel.info]
+        )
+        self.assertEqual(self.membership.stale_for, 0.0)
+        self.assertAlmostEqual(self.membership.available_for, 1.9)
+
+    def test_after_an_outage_everything_is_agreed_anew(self) -> None:
+        """The store may be another one: full report, all totals, all servers."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.upstream.choose()
+        self.store.lose()
+        self.clock.advance(INTERVAL)
+        self.store.find()
+        self.store.calls.clear()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.store.calls, ["sync", "snapshot", "snapshot"])
+        expected = Report(held={"127.0.0.1:9001": 1}, full=True, seen=0)
+        self.assertEqual(self.store.reports[-1]["default"], expected)
+
+    def test_counts_are_heard_though_servers_cannot_be_loaded(self) -> None:
+        """A store lost between the two halves of an exchange is asked again."""
+        self.successResultOf(self.membership.start())
+        self.add(9001)
+        snapshot = self.store.snapshot
+        self.patch(self.store, "snapshot", lambda name: self.store.lose() or snapshot(name))
+        self.clock.advance(INTERVAL)
+        self.assertFalse(self.membership.available)
+        self.patch(self.store, "snapshot", snapshot)
+        self.store.find()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+
+    def test_survives_mistakes(self) -> None:
+        """An exception that nobody foresaw is logged once, and the exchange goes on."""
+        self.successResultOf(self.membership.start())
+        self.store.failure = ZeroDivisionError("a mistake")
+        self.clock.pump([INTERVAL] * 5)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.store.find()
+        self.add(9001)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+
+    def test_unusable_record_is_logged_once(self) -> None:
+        """A record that cannot be a server is named once, not at every change."""
+        bad = order(9001, weight=0)
+        self.successResultOf(self.store.inner.add("default", bad, "test"))
+        with capturedLogs() as events:
+            self.successResultOf(self.membership.start())
+            self.add(9002)
+            self.clock.advance(INTERVAL)
+        self.assertEqual(len([e for e in events if e["log_level"] is LogLevel.error]), 1)
+        self.assertEqual(self.keys(), ["127.0.0.1:9002"])
+
+    def test_refresh_applies_at_once(self) -> None:
+        """A refresh answers the snapshot and has applied it."""
+        self.successResultOf(self.membership.start())
+        self.add(9001)
+        snapshot = self.successResultOf(self.membership.refresh("default"))
+        self.assertEqual(snapshot.revision, 1)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+
+    def test_expiry_and_intent_reach_the_live_server(self) -> None:
+        """What the store says of a server is what the choice goes by."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        answer = self.store.inner.set_intent("default", "127.0.0.1:9001", Intent.DISABLE, "x")
+        self.successResultOf(answer)
+        self.clock.advance(INTERVAL)
+        self.assertIsNone(self.upstream.choose())
+
+    def test_stop_gives_back(self) -> None:
+        """At the end the store no longer counts this node's connections."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.upstream.choose()
+        self.clock.advance(INTERVAL)
+        self.successResultOf(self.membership.stop())
+        self.assertEqual(self.published(), {"127.0.0.1:9001": 0})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_is_bounded(self) -> None:
+        """A store that does not answer holds up the end for a limited time."""
+        self.successResultOf(self.membership.start())
+        self.store.slow = True
+        self.clock.advance(INTERVAL)
+        stopped = self.membership.stop()
+        self.clock.advance(LEAVE)
+        self.assertNoResult(stopped)
+        self.clock.advance(LEAVE)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_without_start(self) -> None:
+        """A membership that never began can be ended."""
+        self.successResultOf(self.membership.stop())
