@@ -1,0 +1,88 @@
+"""
+The access log: one JSON object a line (DESIGN of the fields in docs).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dynbalance.http.exchange import Attempt
+    from dynbalance.http.request import RequestHead
+
+
+class AccessLog:
+    """
+    @param listener: its name in the lines.
+    @param out: takes text; flushed after each line.
+    @param wall: seconds since the epoch.
+    @param now: seconds of the clock that the requests' times are of.
+    """
+
+    def __init__(
+        self,
+        listener: str,
+        out: IO[str],
+        wall: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
+        self._listener = listener
+        self._out = out
+        self._wall = wall
+        self._now = now
+
+    def request(
+        self,
+        head: RequestHead,
+        client: str,
+        status: int,
+        bytes_in: int,
+        bytes_out: int,
+        begun: float,
+        upstream: str,
+        attempts: list[Attempt],
+    ) -> None:
+        """
+        @param bytes_in: of the request's body.
+        @param bytes_out: all that was written for it.
+        @param begun: when its head was read.
+        """
+        now = self._now()
+        self._write(
+            {
+                "time": datetime.fromtimestamp(self._wall(), timezone.utc).isoformat(),
+                "listener": self._listener,
+                "client": client,
+                "method": head.method.decode("latin-1"),
+                "uri": head.target.decode("latin-1"),
+                "protocol": f"HTTP/1.{head.minor}",
+                "host": head.host.decode("latin-1"),
+                "status": status,
+                "bytes_in": bytes_in,
+                "bytes_out": bytes_out,
+                "duration": round(now - begun, 6),
+                "upstream": upstream,
+                "attempts": [_attempt(attempt, now) for attempt in attempts],
+            }
+        )
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._out.write(json.dumps(entry, separators=(",", ":")) + "\n")
+        self._out.flush()
+
+
+def _attempt(attempt: Attempt, now: float) -> dict[str, Any]:
+    def since(moment: float | None) -> float | None:
+        return None if moment is None else round(moment - attempt.begun, 6)
+
+    return {
+        "server": attempt.server,
+        "status": attempt.status,
+        "connect": since(attempt.connected),
+        "header": since(attempt.header),
+        "duration": since(attempt.ended if attempt.ended is not None else now),
+        "cause": attempt.cause,
+    }

@@ -1,0 +1,135 @@
+"""
+One HTTP listener: its settings, its clients, and the way to the upstreams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from dynbalance.http.channel import Channel
+from dynbalance.http.forwarded import Forwarding, SetHeaders, expand
+from dynbalance.http.mounted import Mount
+from dynbalance.http.request import RequestHead
+from dynbalance.http.routes import Route, Router
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+    from dynbalance.config import HttpConfig
+    from dynbalance.http.accesslog import AccessLog
+    from dynbalance.http.servers import HttpUpstream
+    from dynbalance.net.deadlines import Deadlines
+
+
+class HttpListener(Factory):
+    """
+    Makes a L{Channel} for each client.
+
+    @param upstreams: by name.
+    @param mounted: the admin API under C{/upstream/}, if it is served here.
+    @ivar draining: no request after the one under way.
+    @ivar accepted: connections so far.
+    @ivar refused: connections closed for C{max_connections}.
+    @ivar requests: so far.
+    @ivar bad_requests: answered with an error of ours before any server was
+        asked.
+    """
+
+    noisy = False
+    scheme = b"http"
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: HttpConfig,
+        upstreams: Mapping[str, HttpUpstream],
+        deadlines: Deadlines,
+        mounted: Mount | None = None,
+        access_log: AccessLog | None = None,
+    ) -> None:
+        self.settings = settings
+        self.deadlines = deadlines
+        self.mounted = mounted
+        self.access_log = access_log
+        self.forwarding = Forwarding(settings.trusted_proxies)
+        self.channels: set[Channel] = set()
+        self.draining = False
+        self.accepted = 0
+        self.refused = 0
+        self.requests = 0
+        self.bad_requests = 0
+        self._set_headers = SetHeaders(settings.set_headers)
+        self._router = Router(
+            (Route(route.host, route.path, upstreams[route.upstream]) for route in settings.routes),
+            upstreams[settings.upstream],
+        )
+        self._waiting: list[Deferred[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<HttpListener {self.settings.listen} {len(self.channels)} clients>"
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel | None:
+        if self.settings.max_connections and len(self.channels) >= self.settings.max_connections:
+            self.refused += 1
+            return None
+        self.accepted += 1
+        channel = Channel(self, _host(addr))
+        channel.factory = self
+        self.channels.add(channel)
+        return channel
+
+    def upstream_for(self, head: RequestHead) -> HttpUpstream:
+        return self._router.find(head.host, head.path)
+
+    def first(self, head: RequestHead, to: HttpUpstream, channel: Channel) -> bytes:
+        """The head of the request that the server gets."""
+        if to.plain_host and not self._set_headers:
+            return head.forward + channel.first_for(head)
+        origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
+        host = head.host if to.plain_host else expand(to.settings.host, head, origin)
+        if not self._set_headers:
+            return head.compose(host, frozenset()) + origin.fields
+        without = self._set_headers.names
+        return head.compose(host, without) + self._set_headers.fields(head, origin)
+
+    def note_refusal(self, client: str, status: int, why: str) -> None:
+        self._log.debug("{client}: {status}: {why}", client=client, status=status, why=why)
+
+    # Ending
+
+    def drain(self) -> None:
+        """Let each client's request under way be its last."""
+        self.draining = True
+        for channel in list(self.channels):
+            channel.drain()
+
+    def when_empty(self) -> Deferred[None]:
+        """@return: fires when there are no clients."""
+        waiting: Deferred[None] = Deferred()
+        if self.channels:
+            self._waiting.append(waiting)
+        else:
+            waiting.callback(None)
+        return waiting
+
+    def closed(self, channel: Channel) -> None:
+        """A client's connection has ended."""
+        if not self.channels:
+            waiting, self._waiting = self._waiting, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def abort_all(self) -> None:
+        """Close every client's connection at once."""
+        for channel in list(self.channels):
+            channel.transport.abortConnection()
+
+
+def _host(addr: Any) -> str:
+    host: str = getattr(addr, "host", "") or "127.0.0.1"
+    return host[7:] if host.startswith("::ffff:") else host

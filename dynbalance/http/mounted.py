@@ -1,0 +1,121 @@
+"""
+The admin API on a traffic port (C{mount_admin}), as the seed had it.
+
+Takes the place of an exchange for requests under C{/upstream/}: reads a small
+body whole, asks the API, and has the channel write the reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dynbalance.http.request import RequestHead
+
+
+class Reply(Protocol):
+    """What the API answers."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+@frozen(slots=True)
+class Mount:
+    """
+    @ivar ask: method, path, query, body, content type, client -> the reply.
+    @ivar max_body: bytes; more is answered with 413.
+    """
+
+    ask: Callable[[bytes, bytes, bytes, bytes, bytes | None, str], Deferred[Reply]]
+    max_body: int = 1 << 20
+
+
+class Asker(Protocol):
+    """The client's side."""
+
+    def request_wanted(self) -> None: ...
+
+    def reply(
+        self, status: int, fields: tuple[tuple[bytes, bytes], ...], body: bytes
+    ) -> None: ...
+
+    def answer(self, status: int) -> None: ...
+
+    def ended(self) -> None: ...
+
+
+class MountedAdmin:
+    """One call of the API."""
+
+    _log = Logger()
+
+    def __init__(self, mount: Mount, front: Asker, head: RequestHead, client: str) -> None:
+        self._mount = mount
+        self._front = front
+        self._head = head
+        self._client = client
+        self._body: list[bytes] = []
+        self._started = False
+        self._complete = head.length == 0
+        self._asked: Deferred[None] | None = None
+        self._gone = False
+
+    def start(self) -> None:
+        self._started = True
+        if self._complete:
+            self._ask()
+        else:
+            self._front.request_wanted()
+
+    def body(self, data: bytes) -> None:
+        self._body.append(data)
+
+    def body_ended(self) -> None:
+        self._complete = True
+        if self._started:
+            self._ask()
+
+    def _ask(self) -> None:
+        path, _, query = self._head.target.partition(b"?")
+        asked = self._mount.ask(
+            self._head.method,
+            path,
+            query,
+            b"".join(self._body),
+            self._head.get(b"content-type"),
+            self._client,
+        )
+        self._asked = asked.addCallbacks(self._replied, self._failed)
+
+    def _replied(self, reply: Reply) -> None:
+        if not self._gone:
+            self._front.reply(reply.status, reply.headers, reply.body)
+            self._front.ended()
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("the admin API failed", failure)
+        if not self._gone:
+            self._front.answer(500)
+            self._front.ended()
+
+    def client_gone(self) -> None:
+        # The order was given and may be half carried out: it runs to its end.
+        self._gone = True
+
+    def pause_response(self) -> None:
+        """The reply is small and written at once."""
+
+    def resume_response(self) -> None:
+        """The reply is small and written at once."""

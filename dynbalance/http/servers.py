@@ -1,0 +1,397 @@
+"""
+Connections to the servers of an upstream, by HTTP/1.1.
+
+L{HttpUpstream} keeps the idle ones and dials new ones; L{ServerConnection}
+writes a request, reads the response, and knows which of the two is under way.
+What an answer or a failure means is the exchange's affair.
+"""
+
+from __future__ import annotations
+
+import socket
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING
+
+from twisted.internet.error import ConnectError, ConnectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from dynbalance.balancer.attempts import Cause, RetryPolicy
+from dynbalance.http.chunked import ChunkedDecoder
+from dynbalance.http.fields import BadMessage
+from dynbalance.http.response import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_response
+from dynbalance.net.deadlines import Deadlines
+from dynbalance.net.dial import Dial, Target, transport_for
+
+if TYPE_CHECKING:
+    from dynbalance.balancer.server import Server
+    from dynbalance.balancer.upstream import Upstream
+    from dynbalance.config import UpstreamConfig
+    from dynbalance.http.exchange import Exchange
+    from dynbalance.net.hub import Hub
+    from dynbalance.net.names import Names
+    from dynbalance.net.transport import ClientTransport
+
+MAX_RESPONSE_HEAD = 65536
+"""Bytes of a response's head, and of all informational responses before it."""
+
+
+class Phase(Enum):
+    """What a connection to a server is doing."""
+
+    DIALING = "dialing"
+    IDLE = "idle"
+    HEAD = "waiting for a response"
+    BODY = "reading a response"
+    TUNNEL = "tunnel"
+    CLOSED = "closed"
+
+
+class ServerConnection(Protocol):
+    """
+    One connection to one server.
+
+    @ivar exchange: whose request is on it; C{None} while it is idle.
+    @ivar requests: sent on it so far.
+    @ivar answered: bytes of a response to the current request have come.
+    """
+
+    transport: ClientTransport  # type: ignore[assignment]  # None before it is made
+
+    def __init__(self, upstream: HttpUpstream, server: Server, exchange: Exchange) -> None:
+        self._upstream = upstream
+        self.server = server
+        self.exchange: Exchange | None = exchange
+        self.phase = Phase.DIALING
+        self.requests = 0
+        self.answered = False
+        self.deadline = inf
+        self.bucket = 0
+        self.born = 0.0
+        self._dial: Dial | None = None
+        self._target: Target | None = None
+        self._buffer = b""
+        self._remaining = 0
+        self._decoder: ChunkedDecoder | None = None
+
+    def __repr__(self) -> str:
+        return f"<ServerConnection to {self.server.key} {self.phase.value} requests={self.requests}>"
+
+    # Dialing
+
+    def dial(self, target: Target, timeout: float) -> None:
+        """@param timeout: seconds until it is given up."""
+        self._target = target
+        self._upstream.deadlines.set(self, timeout)
+        self._dial = Dial(self._upstream.hub, self)
+        self._dial.start(target)
+
+    def dialed(self, skt: socket.socket) -> None:
+        assert self._target is not None and self.exchange is not None
+        self._dial = None
+        self.born = self._upstream.deadlines.now()
+        transport_for(self._upstream.hub, skt, self._target, self)
+        # It pauses whoever sends when the server takes no more.
+        self.transport.registerProducer(self, True)
+        self.exchange.connected(self)
+
+    def dial_failed(self, reason: ConnectError) -> None:
+        self._dial = None
+        self._fail(Cause.ERROR, f"connect failed: {reason}")
+
+    # Sending
+
+    def begin(self, exchange: Exchange, data: bytes) -> None:
+        """Send the head of a request, and what there is of its body."""
+        self.exchange = exchange
+        self.phase = Phase.HEAD
+        self.requests += 1
+        self.answered = False
+        self.transport.write(data)
+
+    def wait(self, timeout: float) -> None:
+        """The server has C{timeout} seconds for its next move."""
+        self._upstream.deadlines.set(self, timeout)
+
+    def wait_no_longer(self) -> None:
+        """It is not the server's move."""
+        self.deadline = inf
+
+    def pauseProducing(self) -> None:
+        if self.exchange is not None:
+            self.wait(self._upstream.settings.send_timeout)
+            self.exchange.pause_request()
+
+    def resumeProducing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.resume_request()
+
+    def stopProducing(self) -> None:
+        """The transport is going; C{connectionLost} follows."""
+
+    # Receiving
+
+    def dataReceived(self, data: bytes) -> None:
+        exchange = self.exchange
+        phase = self.phase
+        if phase is Phase.BODY:
+            self._read_body(data)
+        elif phase is Phase.HEAD:
+            self.answered = True
+            if self._buffer:
+                data = self._buffer + data
+            self._read_head(data)
+        elif phase is Phase.TUNNEL:
+            assert exchange is not None
+            exchange.tunnel_from_server(data)
+        else:
+            # Nobody asked: a farewell, or the rest of something. Not to be
+            # read as the answer to the next request.
+            self.close()
+
+    def _read_head(self, data: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._buffer = data
+                if len(data) > MAX_RESPONSE_HEAD:
+                    self._fail(Cause.INVALID_HEADER, "the response's head is too large")
+                return
+            end += 4
+            if end > MAX_RESPONSE_HEAD:
+                self._fail(Cause.INVALID_HEADER, "the response's head is too large")
+                return
+            try:
+                head = parse_response(data[:end] if end < len(data) else data)
+            except BadMessage as bad:
+                self._fail(Cause.INVALID_HEADER, f"invalid response: {bad}")
+                return
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._switch(head, data[end:])
+                return
+            exchange.informational(head)
+            data = data[end:]
+        self._buffer = b""
+        self._begin_body(exchange, head, data, end)
+
+    def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes, at: int) -> None:
+        length = 0 if head.bodyless or exchange.no_body else head.length
+        if length >= 0:
+            have = len(data) - at
+            if have >= length:
+                if have > length:
+                    data = data[: at + length]
+                exchange.respond(head, length, data, at, last=True)
+                self._end(head.keep_alive and have == length)
+                return
+            self._remaining = length - have
+        self.phase = Phase.BODY
+        self._reusable = head.keep_alive
+        self.wait(self._upstream.settings.read_timeout)
+        if length == CHUNKED:
+            self._decoder = ChunkedDecoder()
+            self._read_chunks(data[at:], head)
+        else:
+            if length == UNTIL_CLOSE:
+                self._remaining = UNTIL_CLOSE
+            exchange.respond(head, length, data, at, last=False)
+
+    def _read_body(self, data: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        if self._decoder is not None:
+            self._read_chunks(data, None)
+            return
+        remaining = self._remaining
+        if remaining == UNTIL_CLOSE or len(data) < remaining:
+            if remaining > 0:
+                self._remaining = remaining - len(data)
+            self.wait(self._upstream.settings.read_timeout)
+            exchange.response_body(data, last=False)
+        else:
+            exchange.response_body(data[:remaining], last=True)
+            self._end(self._reusable and len(data) == remaining)
+
+    def _read_chunks(self, data: bytes, head: ResponseHead | None) -> None:
+        exchange = self.exchange
+        decoder = self._decoder
+        assert exchange is not None and decoder is not None
+        try:
+            payload, used = decoder.feed(data)
+        except BadMessage as bad:
+            if head is not None:
+                exchange.respond(head, CHUNKED, b"", 0, last=False)
+            self._fail(Cause.ERROR, f"invalid response body: {bad}")
+            return
+        if not decoder.done:
+            self.wait(self._upstream.settings.read_timeout)
+        if head is not None:
+            exchange.respond(head, CHUNKED, payload, 0, last=decoder.done)
+        elif payload or decoder.done:
+            exchange.response_body(payload, last=decoder.done)
+        if decoder.done:
+            self._decoder = None
+            self._end(self._reusable and used == len(data))
+
+    def _switch(self, head: ResponseHead, rest: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        if not exchange.head.upgrade:
+            self._fail(Cause.INVALID_HEADER, "the server switched protocols unasked")
+            return
+        self.phase = Phase.TUNNEL
+        self._buffer = b""
+        exchange.switch(head, rest)
+
+    # The end
+
+    def _end(self, reusable: bool) -> None:
+        """The response was read to its end."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is None or self.phase is Phase.CLOSED:
+            return
+        self.phase = Phase.IDLE
+        if reusable and exchange.sent_all:
+            self._upstream.keep(self)
+        else:
+            self.close()
+        exchange.ended()
+
+    def close(self) -> None:
+        """Close after what is queued; nobody hears of it."""
+        self._leave()
+        if self._dial is not None:
+            self._dial.cancel()
+        elif self.transport is not None:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once; nobody hears of it."""
+        self._leave()
+        if self._dial is not None:
+            self._dial.cancel()
+        elif self.transport is not None:
+            self.transport.abortConnection()
+
+    def _leave(self) -> None:
+        self.exchange = None
+        if self.phase is Phase.IDLE:
+            self._upstream.forget(self)
+        self.phase = Phase.CLOSED
+        self._upstream.deadlines.forget(self)
+
+    def _fail(self, cause: Cause, why: str) -> None:
+        exchange = self.exchange
+        self.abort()
+        if exchange is not None:
+            exchange.failed(self, cause, why)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        exchange, phase = self.exchange, self.phase
+        clean = reason.check(ConnectionDone) is not None
+        until_close = self._remaining == UNTIL_CLOSE and self._decoder is None
+        self._leave()
+        if exchange is None:
+            return
+        if phase is Phase.TUNNEL:
+            exchange.tunnel_lost()
+        elif phase is Phase.BODY and until_close and clean:
+            exchange.response_body(b"", last=True)
+            exchange.ended()
+        else:
+            exchange.failed(self, Cause.ERROR, "the server closed the connection")
+
+    def deadline_passed(self) -> None:
+        if self.phase is Phase.IDLE:
+            self.close()
+        elif self.phase is Phase.TUNNEL:
+            exchange = self.exchange
+            self.abort()
+            if exchange is not None:
+                exchange.tunnel_lost()
+        else:
+            self._fail(Cause.TIMEOUT, f"timed out while {self.phase.value}")
+
+
+class HttpUpstream:
+    """
+    How the servers of one upstream are reached by HTTP.
+
+    @ivar upstream: who chooses among them.
+    @ivar settings: the upstream's table of the configuration.
+    @ivar retries: when a request may go to another server.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        settings: UpstreamConfig,
+        hub: Hub,
+        deadlines: Deadlines,
+        names: Names,
+    ) -> None:
+        self.upstream = upstream
+        self.settings = settings
+        self.hub = hub
+        self.deadlines = deadlines
+        self.names = names
+        self.retries = RetryPolicy(
+            conditions=frozenset(settings.next_upstream),
+            tries=settings.next_upstream_tries,
+            timeout=settings.next_upstream_timeout,
+        )
+        self.plain_host = settings.host == "$http_host"
+        self._idle: dict[Server, list[ServerConnection]] = {}
+        self._oldest: dict[ServerConnection, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<HttpUpstream {self.upstream.name} {len(self._oldest)} idle>"
+
+    def take_idle(self, server: Server) -> ServerConnection | None:
+        """@return: the connection to C{server} that was used last, if any is idle."""
+        idle = self._idle.get(server)
+        if not idle:
+            return None
+        connection = idle.pop()
+        del self._oldest[connection]
+        return connection
+
+    def keep(self, connection: ServerConnection) -> None:
+        """Take a connection whose response was read to its end."""
+        settings = self.settings
+        if (
+            connection.requests >= settings.keepalive_requests
+            or not settings.keepalive
+            or connection.server.removed
+            or self.deadlines.now() - connection.born >= settings.keepalive_time
+        ):
+            connection.close()
+            return
+        if len(self._oldest) >= settings.keepalive:
+            next(iter(self._oldest)).close()
+        idle = self._idle.get(connection.server)
+        if idle is None:
+            idle = self._idle[connection.server] = []
+        idle.append(connection)
+        self._oldest[connection] = None
+        connection.wait(settings.max_idle_time)
+
+    def forget(self, connection: ServerConnection) -> None:
+        """An idle connection is closing."""
+        if connection in self._oldest:
+            del self._oldest[connection]
+            idle = self._idle[connection.server]
+            idle.remove(connection)
+            if not idle:
+                del self._idle[connection.server]
+
+    def close_idle(self) -> None:
+        """Close all idle connections."""
+        for connection in list(self._oldest):
+            connection.close()
