@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
 
 from attrs import field, frozen
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 
 _SYSTEMD = re.compile(r"systemd:domain=(?:INET6?|UNIX):(?:index=[0-9]{1,4}|name=[^:=]{1,255})\Z")
@@ -123,9 +121,8 @@ class _Recorder:
 
 def _would_bind(text: str, kind: str) -> _Binding:
     recorder = _Recorder()
-    parse: Callable[[object, str], IStreamServerEndpoint] = serverFromString
     try:
-        endpoint = parse(recorder, text)
+        endpoint = serverFromString(recorder, text)
     except ValueError as error:
         raise ValueError(f"{text!r}: {_said(error, kind)}") from None
     except TypeError:
