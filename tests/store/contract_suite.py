@@ -40,7 +40,7 @@ class StoreContract:
     assertTrue: Any
     assertFalse: Any
     assertIsNone: Any
-    assertAlmostEqual: Any
+    assertApproximates: Any
     assertGreater: Any
     assertFailure: Any
 
@@ -95,7 +95,7 @@ class StoreContract:
         self.assertEqual(wanted, added.order)
         self.assertEqual((Intent.ENABLE, False, True), (added.intent, added.expired, added.enabled))
         self.assertEqual(0, added.connections)
-        self.assertAlmostEqual(snapshot.now, added.last_heartbeat, delta=2.0)
+        self.assertApproximates(snapshot.now, added.last_heartbeat, 2.0)
         self.assertEqual(added.created_at, added.last_heartbeat)
         self.assertEqual(
             (None, None, None), (added.updated_at, added.disabled_at, added.disabled_reason)
@@ -172,7 +172,7 @@ class StoreContract:
         off = await self.store.set_intent("default", A, Intent.DISABLE, "ops")
         self.assertEqual((Intent.DISABLE, False, False), (off.intent, off.expired, off.enabled))
         self.assertEqual("manual", off.disabled_reason)
-        self.assertAlmostEqual(off.created_at, off.disabled_at, delta=2.0)
+        self.assertApproximates(off.created_at, off.disabled_at, 2.0)
         self.assertEqual(off.disabled_at, off.updated_at)
         self.assertEqual(off, await self.only())
         on = await self.store.set_intent("default", A, Intent.ENABLE, "ops")
@@ -197,7 +197,7 @@ class StoreContract:
         beat = await self.store.beat("default", A, True)
         snapshot = await self.store.snapshot("default")
         self.assertEqual((beat,), snapshot.servers)
-        self.assertAlmostEqual(snapshot.now, beat.last_heartbeat, delta=2.0)
+        self.assertApproximates(snapshot.now, beat.last_heartbeat, 2.0)
 
     async def test_expire(self) -> None:
         """A server whose heartbeats stopped is taken out once, with the cause."""
@@ -464,7 +464,7 @@ class StoreContract:
         self.assertEqual((), (await self.store.expire("default", 30.0)).disabled)
         record = await self.only()
         now = (await self.store.snapshot("default")).now
-        self.assertAlmostEqual(5.0, now - (record.last_heartbeat or 0.0), delta=2.0)
+        self.assertApproximates(5.0, now - (record.last_heartbeat or 0.0), 2.0)
         for _ in range(4):
             await self.elapse(9.0)
             await self.tell("one", {})
@@ -478,7 +478,7 @@ class StoreContract:
         self.assertEqual(0, (await self.store.expire("default", 30.0)).expired_count)
         await self.tell("one", {})
         now = (await self.store.snapshot("default")).now
-        self.assertAlmostEqual(now, (await self.only()).last_heartbeat, delta=2.0)
+        self.assertApproximates(now, (await self.only()).last_heartbeat, 2.0)
 
     async def test_gap_after_leave(self) -> None:
         """The time between the last node's leave and the next node is a gap."""
@@ -497,7 +497,7 @@ class StoreContract:
         await self.store.beat("default", A, True)
         await self.tell("one", {})
         now = (await self.store.snapshot("default")).now
-        self.assertAlmostEqual(now, (await self.only()).last_heartbeat, delta=2.0)
+        self.assertApproximates(now, (await self.only()).last_heartbeat, 2.0)
 
     async def test_first_contact(self) -> None:
         """The first node ever finds servers as alive as they were at their last beat."""

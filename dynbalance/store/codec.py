@@ -1,0 +1,219 @@
+"""
+Between the store's values and what Redis keeps.
+
+Knows the JSON of a server and the shape of the scripts' arguments and answers;
+refuses to know connections.  What another program or a person wrote is read as
+well as it can be; one field that makes no sense never hides the others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dynbalance.balancer.address import Address
+from dynbalance.store.contract import (
+    HEARTBEAT_TIMEOUT,
+    Expiry,
+    Intent,
+    Report,
+    ServerOrder,
+    ServerRecord,
+    Snapshot,
+    SyncAnswer,
+)
+from dynbalance.store.keys import member, node_key, upstream_keys
+
+Reply = Any
+"""What a script answers: bytes, integers, C{None} and lists of these."""
+
+Call = tuple[list[str], list[str]]
+"""A script's KEYS and ARGV."""
+
+
+def text(raw: bytes) -> str:
+    """Bytes that are not UTF-8 survive the way there and back."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def order_text(order: ServerOrder) -> str:
+    """The JSON of an order; the script adds state and times."""
+    return json.dumps(
+        {
+            "host": order.host,
+            "port": order.port,
+            "weight": order.weight,
+            "max_conns": order.max_conns,
+            "heartbeat": order.heartbeat,
+            "backup": order.backup,
+            "max_fails": order.max_fails,
+            "fail_timeout": order.fail_timeout,
+        },
+        separators=(",", ":"),
+    )
+
+
+def sync_call(prefix: str, node: str, lease: float, reports: Mapping[str, Report]) -> Call:
+    """
+    @raise ValueError: a node holds less than nothing, which no sum may contain.
+    """
+    args = [member(node), repr(lease)]
+    for report in reports.values():
+        args += ["1" if report.full else "0", str(report.seen), str(len(report.held))]
+        for address, count in report.held.items():
+            if count < 0:
+                raise ValueError(f"{node} holds {count} connections to {address}")
+            args += [address, str(count)]
+    return _node_keys(prefix, node, reports), args
+
+
+def leave_call(prefix: str, node: str, upstreams: Iterable[str]) -> Call:
+    return _node_keys(prefix, node, upstreams), [member(node)]
+
+
+def _node_keys(prefix: str, node: str, upstreams: Iterable[str]) -> list[str]:
+    keys: list[str] = []
+    for upstream in upstreams:
+        keys += [*upstream_keys(prefix, upstream), node_key(prefix, upstream, node)]
+    return keys
+
+
+def sync_answers(upstreams: Iterable[str], reply: Reply) -> dict[str, SyncAnswer]:
+    return {
+        upstream: SyncAnswer(
+            revision=int(revision),
+            seq=seq,
+            complete=bool(complete),
+            lapsed=bool(lapsed),
+            totals={text(address): _count(total) for address, total in _pairs(totals)},
+        )
+        for upstream, (revision, seq, complete, lapsed, totals) in zip(
+            upstreams, reply, strict=True
+        )
+    }
+
+
+def expiry(reply: Reply) -> Expiry:
+    count, disabled = reply
+    return Expiry(expired_count=count, disabled=tuple(text(address) for address in disabled))
+
+
+def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
+    """
+    @return: what can be read, and address -> why not for what cannot.
+    """
+    revision, now, metas, beats, counts = reply
+    beat_of = dict(_pairs(beats))
+    count_of = dict(_pairs(counts))
+    servers = []
+    broken = {}
+    for raw, meta in _pairs(metas):
+        address = text(raw)
+        try:
+            servers.append(server(address, (meta, beat_of.get(raw), count_of.get(raw))))
+        except ValueError as error:
+            broken[address] = str(error)
+    servers.sort(key=lambda record: record.order.address)
+    return Snapshot(revision=int(revision), now=float(now), servers=tuple(servers)), broken
+
+
+def server(address: str, reply: Sequence[bytes | None]) -> ServerRecord:
+    """
+    @param reply: JSON text, heartbeat, count.
+    @raise ValueError: saying why this is no server.
+    """
+    meta, beat, count = reply
+    fields = _fields(meta or b"")
+    intent, expired = _state(fields)
+    return ServerRecord(
+        order=_order(address, fields),
+        intent=intent,
+        expired=expired,
+        connections=_count(count or b"0"),
+        created_at=_time(fields.get("created_at")),
+        updated_at=_time(fields.get("updated_at")),
+        disabled_at=_time(fields.get("disabled_at")),
+        disabled_reason=_optional_text(fields.get("disabled_reason")),
+        last_heartbeat=_time(beat),
+    )
+
+
+def _fields(meta: bytes) -> dict[str, object]:
+    fields = json.loads(text(meta))
+    if isinstance(fields, dict):
+        return fields
+    raise ValueError(f"{type(fields).__name__} in place of a JSON object")
+
+
+def _order(address: str, fields: Mapping[str, object]) -> ServerOrder:
+    parsed = Address.parse(address)
+    defaults = ServerOrder(address=address, host=parsed.host, port=parsed.port)
+    fail_timeout = _time(fields.get("fail_timeout"))
+    return ServerOrder(
+        address=address,
+        host=_optional_text(fields.get("host")) or defaults.host,
+        port=_integer(fields, "port", defaults.port),
+        # The first deployments stored any weight and used none: 0 served.
+        weight=max(1, _integer(fields, "weight", defaults.weight)),
+        max_conns=_integer(fields, "max_conns", defaults.max_conns),
+        heartbeat=fields.get("heartbeat") is not False,
+        backup=fields.get("backup") is True,
+        max_fails=_integer(fields, "max_fails", defaults.max_fails),
+        fail_timeout=defaults.fail_timeout if fail_timeout is None else fail_timeout,
+    )
+
+
+def _state(fields: Mapping[str, object]) -> tuple[Intent, bool]:
+    """As C{state_of} in C{meta.lua}, which says why."""
+    serving = fields.get("enabled") is not False
+    expired = fields.get("expired") is True
+    if fields.get("intent") == "enable" and serving is not expired:
+        return Intent.ENABLE, expired
+    if fields.get("intent") == "disable" and not serving:
+        return Intent.DISABLE, expired
+    if serving:
+        return Intent.ENABLE, False
+    if fields.get("disabled_reason") == HEARTBEAT_TIMEOUT:
+        return Intent.ENABLE, True
+    return Intent.DISABLE, False
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _count(raw: bytes) -> int:
+    # A score is a double, and a person may have written any.
+    score = float(raw)
+    return int(score) if math.isfinite(score) else 0
+
+
+def _integer(fields: Mapping[str, object], name: str, default: int) -> int:
+    value = fields.get(name)
+    if value is None:
+        return default
+    # JSON has one kind of number, and shell scripts write digits in quotes.
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if number.is_integer() and number >= 0:
+            return int(number)
+    raise ValueError(f"{name}: {value!r} is not a whole number")
+
+
+def _time(value: object) -> float | None:
+    if isinstance(value, (int, float, bytes)) and not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except ValueError:
+            return None
+        return seconds if math.isfinite(seconds) else None
+    return None
+
+
+def _optional_text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,8 @@
+-- KEYS: for each upstream its keys, then the node's hash.  ARGV: node.
+local at = ms(time())
+for first = 1, #KEYS, FIXED + 1 do
+  local u = upstream(first)
+  drop(u, ARGV[1])
+  redis.call('HSET', u.sync, 'contact', at)
+end
+return 1

@@ -1,0 +1,4 @@
+-- Answers the number of servers.
+local u = upstream(1)
+reap(u, time())
+return recount(u)
