@@ -54,8 +54,10 @@ class EndpointText:
 
     def overlaps(self, other: EndpointText) -> bool:
         """Whether the two cannot both be opened."""
+        if self.path or other.path:
+            return self.path == other.path
         if self.port == 0 or other.port == 0:
-            # Port 0 is another one each time.
+            # Port 0 is another one each time; what has no port has its name.
             return self.kind not in ("tcp", "tcp6", "ssl") and self.text == other.text
         if self.port != other.port or self._is_v6 != other._is_v6:
             return False

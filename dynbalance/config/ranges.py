@@ -49,14 +49,17 @@ class OptionError(ValueError):
 
 
 def _shown(number: float) -> str:
-    return str(int(number)) if float(number).is_integer() else repr(number)
+    """The number in few characters: the file may hold one of a thousand digits."""
+    if abs(number) >= 10**15:
+        return f"{number:.6g}" if abs(number) < 10**300 else "a number of hundreds of digits"
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def within(least: float, most: float = math.inf) -> Check:
     """A number from C{least} to C{most}, both included, never NaN or infinite."""
 
     def check(instance: Any, attribute: Attribute[Any], value: float) -> None:
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{value} is not a finite number")
         if least <= value <= most:
             return
