@@ -15,6 +15,9 @@ from dynbalance.errors import BadAddress
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?\Z")
 
+# What resolvers read as an IPv4 address in one of its old forms: 127.1, 0x7f.1.
+_NUMBER_LAST = re.compile(r"(.*\.)?([0-9]+|0[xX][0-9A-Fa-f]*)\.?\Z")
+
 
 @frozen(slots=True)
 class Address:
@@ -22,7 +25,8 @@ class Address:
     Where a server listens.
 
     @ivar host: an IPv4 or IPv6 address in its shortest form without
-        brackets, a host name in lower case, or C{unix:/path}.
+        brackets, a host name in lower case, or C{unix:/path}.  An IPv4
+        address in IPv6's clothes (C{::ffff:192.0.2.1}) is an IPv4 address.
     @ivar port: 1-65535; 0 for a unix socket.
     """
 
@@ -67,12 +71,16 @@ class Address:
             raise BadAddress(f"port {port} is not in 1-65535")
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         try:
-            return cls(str(ipaddress.ip_address(bare)), port)
+            ip = ipaddress.ip_address(bare)
         except ValueError:
             pass
+        else:
+            # Also because Python's versions write the mapped form differently.
+            mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+            return cls(str(mapped or ip), port)
         if bare is not host or ":" in host:
             raise BadAddress(f"{host!r} is not an IPv6 address")
-        if re.fullmatch(r"[0-9.]+", host):
+        if _NUMBER_LAST.match(host):
             raise BadAddress(f"{host!r} is not an IPv4 address")
         if len(host) > 253 or not _NAME.match(host):
             raise BadAddress(f"{host!r} is not a host name or an IP address")
@@ -88,6 +96,8 @@ class Address:
             path = text[len("unix:") :]
             if not path.startswith("/"):
                 raise BadAddress(f"{text!r} has no absolute path after unix:")
+            if not path.isprintable():
+                raise BadAddress(f"{text!r}: the path holds control characters")
             if len(path.encode()) > 107:
                 raise BadAddress(f"{text!r}: the path is longer than 107 bytes")
             return cls(text, 0)

@@ -152,18 +152,16 @@ class Upstream:
         @return: whether that took the server out.
         """
         server.failures += 1
-        # nginx never takes out the only server: it would help nobody.
-        if not server.max_fails or (len(self._servers) == 1 and server.key in self._servers):
+        if not server.max_fails or server.removed:
             return False
         server.fails += 1
         server.accessed = server.checked = self._now()
         lost = server.weight // server.max_fails
         server.effective = max(0, server.effective - lost)
-        if server.fails < server.max_fails:
-            return False
         was_out = server.failed
-        self._take_out(server)
-        return not was_out
+        if self._is_condemned(server):
+            self._take_out(server)
+        return server.failed and not was_out
 
     def succeeded(self, server: Server) -> bool:
         """
@@ -176,20 +174,25 @@ class Upstream:
         # begun before the failure, or be the lucky ones of a flapping server.
         if not server.fails or server.accessed >= server.checked:
             return False
-        was_out = server.fails >= server.max_fails
+        was_out = self._is_condemned(server)
         server.fails = 0
-        self._forgive(server)
+        self._let_in(server)
         return was_out
+
+    def _is_condemned(self, server: Server) -> bool:
+        # As in nginx, the only server is never taken out: it would help nobody.
+        return 0 < server.max_fails <= server.fails and len(self._servers) > 1
 
     def _picked_after_failure(self, server: Server) -> None:
         now = self._now()
         if now - server.checked > server.fail_timeout:
             server.checked = now
-            if server.fails >= server.max_fails > 0:
+            if self._is_condemned(server):
                 # This one is the probe; the others wait for what it finds.
                 self._take_out(server)
 
     def _take_out(self, server: Server) -> None:
+        """Take a server out until it may be probed."""
         due = server.checked + server.fail_timeout
         if not self._failed or due < self._due:
             self._due = due
@@ -198,7 +201,8 @@ class Upstream:
             self._failed.append(server)
         server.settle()
 
-    def _forgive(self, server: Server) -> None:
+    def _let_in(self, server: Server) -> None:
+        """Give back a place that failures have taken; what was ordered still holds."""
         if server.failed:
             server.failed = False
             self._failed.remove(server)
@@ -209,7 +213,7 @@ class Upstream:
         now = self._now()
         for server in tuple(self._failed):
             if now - server.checked > server.fail_timeout:
-                self._forgive(server)
+                self._let_in(server)
         self._due = min((s.checked + s.fail_timeout for s in self._failed), default=0.0)
 
     # Membership
@@ -277,9 +281,8 @@ class Upstream:
 
     def _dismiss(self, server: Server) -> None:
         server.removed = True
-        if server.failed:
-            self._forgive(server)
-        server.settle()
+        server.fails = 0
+        self._let_in(server)
         # Even one without a connection may be in a report that is under way.
         self._leaving[server.key] = server
 
@@ -292,6 +295,9 @@ class Upstream:
         self._backups.arrange([server for server in everyone if server.backup])
         for server in unsettled:
             server.settle()
+        for server in tuple(self._failed):
+            if not self._is_condemned(server):
+                self._let_in(server)
         self.tries = sum(server.eligible for server in everyone)
 
     # Counts over all nodes
@@ -321,6 +327,15 @@ class Upstream:
                 self._acknowledged.append(server)
         if self._leaving:
             self._leaving = {k: s for k, s in self._leaving.items() if s.held or s.reported}
+
+    def lapsed(self) -> None:
+        """
+        The store has forgotten, or is about to, all that this node reported.
+        """
+        for server in self._known():
+            if server.reported:
+                server.reported = 0
+                self._acknowledged.append(server)
 
     def apply_totals(self, totals: Mapping[str, int], complete: bool = False) -> None:
         """

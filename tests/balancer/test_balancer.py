@@ -1,0 +1,78 @@
+"""The one object that holds all upstreams, and the rule that nothing here acts."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from random import Random
+
+from twisted.trial.unittest import TestCase
+
+import dynbalance.balancer
+from dynbalance.balancer.balancer import Balancer, UpstreamOrder
+from dynbalance.balancer.upstream import FileServer
+from dynbalance.errors import UnknownUpstream
+from tests.balancer.building import letters, order, snapshot
+
+
+def balancer() -> Balancer:
+    """Two upstreams, one with a server of the file."""
+    return Balancer(
+        [
+            UpstreamOrder(name="default"),
+            UpstreamOrder(
+                name="api", policy="round_robin", servers=(FileServer(order=order("f")),)
+            ),
+        ],
+        lambda: 0.0,
+        Random(1).random,
+    )
+
+
+class BalancerTests(TestCase):
+    """Upstreams by name."""
+
+    def test_upstreams(self) -> None:
+        """Each order is an upstream, found by name and in order."""
+        made = balancer()
+        self.assertEqual([upstream.name for upstream in made], ["default", "api"])
+        self.assertEqual(made.upstream("api").policy, "round_robin")
+        self.assertIs(made.upstream("api"), made.upstreams["api"])
+        self.assertEqual(repr(made), "<Balancer default api>")
+
+    def test_unknown(self) -> None:
+        """A name that is none is an error that tells it."""
+        error = self.assertRaises(UnknownUpstream, balancer().upstream, "web")
+        self.assertEqual((str(error), error.name), ("Unknown upstream: web", "web"))
+
+    def test_apart(self) -> None:
+        """The servers of one upstream are not those of another."""
+        made = balancer()
+        made.upstream("default").apply(snapshot(order("a")))
+        self.assertEqual(letters(made.upstream("default"), 2), "aa")
+        self.assertEqual(letters(made.upstream("api"), 2), "ff")
+
+
+class PurityTests(TestCase):
+    """Time, chance and the world come in from outside."""
+
+    def test_imports(self) -> None:
+        """No module of the package imports a clock, chance, a transport or Twisted."""
+        allowed = {
+            "__future__", "attrs", "collections", "dynbalance", "enum", "heapq", "ipaddress",
+            "re", "sys", "types", "typing",
+        }  # fmt: skip
+        seams = ("dynbalance.balancer", "dynbalance.errors", "dynbalance.store.contract")
+        files = list(Path(dynbalance.balancer.__file__).parent.glob("*.py"))
+        self.assertGreater(len(files), 5)
+        for file in files:
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                for name in names:
+                    self.assertIn(name.split(".")[0], allowed, file.name)
+                    if name.startswith("dynbalance"):
+                        self.assertTrue(name.startswith(seams), f"{file.name}: {name}")
