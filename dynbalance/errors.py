@@ -25,6 +25,17 @@ class ConfigError(DynbalanceError):
         self.problems = problems
 
 
+class StartRefused(SystemExit, DynbalanceError):
+    """
+    The configuration is right, but the daemon cannot start with it: a port is
+    in use, a file cannot be written.  C{twistd} ends with a line for each
+    problem and exit status 1.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(f"dynbalance: {problem}" for problem in problems))
+
+
 class StoreError(DynbalanceError):
     """Base of what a store call may fail with."""
 

@@ -1,7 +1,55 @@
 """
-What C{twistd} is told: the command line's options.
+C{twistd dynbalance}: from the command line to a service.  The only module that
+names the global reactor.
 """
 
-from dynbalance.options import Options
+from __future__ import annotations
 
-__all__ = ["Options"]
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+
+from dynbalance.errors import ConfigError
+from dynbalance.log import set_level
+from dynbalance.options import Options, load, refusal
+from dynbalance.service import Node
+
+__all__ = ["Options", "makeService"]
+
+
+def makeService(options: Options) -> IService:
+    """
+    @raise SystemExit: the configuration is wrong; every mistake has its line.
+    """
+    try:
+        config = load(options, os.environ, lambda path: Path(path).read_bytes())
+    except ConfigError as error:
+        raise refusal(error.problems) from None
+    set_level(config.log_level)
+
+    from twisted.internet import reactor
+
+    # Twisted's reactor goes by the wall clock: a step of that would end every
+    # wait at once, or hold back every timer.
+    reactor.seconds = time.monotonic  # type: ignore[attr-defined]
+    node = Node(config, reactor, random.random)
+    reactor.callWhenRunning(_end_in_order, reactor, node)  # type: ignore[attr-defined]
+    return node
+
+
+def _end_in_order(reactor: Any, node: Node) -> None:
+    """
+    SIGTERM and SIGINT end the daemon with status 0, where Twisted would let
+    the signal kill it at the end; a second one cuts what is still in flight.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        reactor.callFromThread(node.cut_short if node.ending else reactor.stop)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)

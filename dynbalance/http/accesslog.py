@@ -1,38 +1,40 @@
 """
-The access log: one JSON object a line (DESIGN of the fields in docs).
+The access log: one JSON object a line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IReactorTime
 
 if TYPE_CHECKING:
     from dynbalance.http.exchange import Attempt
     from dynbalance.http.request import RequestHead
 
 
+def open_log(to: str) -> IO[str]:
+    """
+    @param to: C{stdout} or a path, which is appended to.
+    @raise OSError: it cannot be written.
+    """
+    return sys.stdout if to == "stdout" else open(to, "a", encoding="utf-8")  # noqa: SIM115
+
+
 class AccessLog:
     """
     @param listener: its name in the lines.
     @param out: takes text; flushed after each line.
-    @param wall: seconds since the epoch.
-    @param now: seconds of the clock that the requests' times are of.
+    @param clock: tells seconds since the epoch.
     """
 
-    def __init__(
-        self,
-        listener: str,
-        out: IO[str],
-        wall: Callable[[], float],
-        now: Callable[[], float],
-    ) -> None:
+    def __init__(self, listener: str, out: IO[str], clock: IReactorTime) -> None:
         self._listener = listener
         self._out = out
-        self._wall = wall
-        self._now = now
+        self._now = clock.seconds
 
     def request(
         self,
@@ -53,7 +55,7 @@ class AccessLog:
         now = self._now()
         self._write(
             {
-                "time": datetime.fromtimestamp(self._wall(), timezone.utc).isoformat(),
+                "time": datetime.fromtimestamp(now, timezone.utc).isoformat(),
                 "listener": self._listener,
                 "client": client,
                 "method": head.method.decode("latin-1"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from dynbalance.log import Logger
 from twisted.python.failure import Failure
 
 from dynbalance.balancer.attempts import Cause, Sent, failure_status

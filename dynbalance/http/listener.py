@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
+from dynbalance.log import Logger
 
 from dynbalance.http.channel import Channel
 from dynbalance.http.forwarded import Forwarding, SetHeaders, expand
@@ -108,7 +108,12 @@ class HttpListener(Factory):
         for channel in list(self.channels):
             channel.drain()
 
-    def when_empty(self) -> Deferred[None]:
+    @property
+    def active(self) -> int:
+        """Connections of clients now."""
+        return len(self.channels)
+
+    def when_idle(self) -> Deferred[None]:
         """@return: fires when there are no clients."""
         waiting: Deferred[None] = Deferred()
         if self.channels:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from dynbalance.log import Logger
 from twisted.python.failure import Failure
 
 from dynbalance.http.request import RequestHead

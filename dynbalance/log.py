@@ -1,0 +1,33 @@
+"""
+Twisted's logger with a threshold.
+
+C{twistd} writes every event it is given; C{log_level} is kept here, so that
+what is below it costs one comparison.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from constantly import NamedConstant
+from twisted import logger
+from twisted.logger import LogLevel
+
+
+class Logger(logger.Logger):
+    """
+    @cvar threshold: events below this level are dropped.
+    """
+
+    threshold: ClassVar[NamedConstant] = LogLevel.info
+
+    def emit(self, level: NamedConstant, format: str | None = None, **kwargs: object) -> None:
+        if level >= self.threshold:
+            super().emit(level, format, **kwargs)
+
+
+def set_level(name: str) -> None:
+    """
+    @param name: C{debug}, C{info}, C{warn}, C{error} or C{critical}.
+    """
+    Logger.threshold = LogLevel.levelWithName(name)

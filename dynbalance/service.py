@@ -1,0 +1,285 @@
+"""
+One node: what is built from the configuration, and the order in which it
+begins and ends.
+
+Beginning: the ports are bound before anything else, so that a port in use ends
+the start at once; they accept when the servers are known, and what connects
+before that waits in the kernel.  Ending: no new work, then what is in flight,
+then the store.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    gatherResults,
+    maybeDeferred,
+)
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+
+from dynbalance import __version__
+from dynbalance.admin.api import BODY_LIMIT, UpstreamApi
+from dynbalance.admin.operations import Operations
+from dynbalance.admin.pages import Pages
+from dynbalance.admin.site import AdminSite
+from dynbalance.balancer.balancer import Balancer, UpstreamOrder
+from dynbalance.balancer.upstream import FileServer
+from dynbalance.config import Config, HttpConfig, UpstreamConfig
+from dynbalance.demo import DemoServers
+from dynbalance.errors import StartRefused, StoreUnusable
+from dynbalance.health.heartbeat import HeartbeatCleanup
+from dynbalance.http.accesslog import AccessLog, open_log
+from dynbalance.http.listener import HttpListener
+from dynbalance.http.mounted import Mount
+from dynbalance.http.servers import HttpUpstream
+from dynbalance.log import Logger
+from dynbalance.net.deadlines import Deadlines
+from dynbalance.net.direct import carrier
+from dynbalance.net.names import Names
+from dynbalance.net.pipes import Pipes
+from dynbalance.store.choice import store_of
+from dynbalance.store.contract import ServerOrder
+from dynbalance.store.membership import Membership
+from dynbalance.stream.listener import StreamListener, StreamOptions
+
+FAREWELL = 2.0
+"""Seconds for connections that were cut to end, after C{shutdown_timeout}."""
+
+
+class Node(Service):
+    """
+    @param reactor: the real one.
+    @param random: a number in [0, 1).
+    @ivar ending: the end was ordered.
+    """
+
+    _log = Logger()
+
+    def __init__(self, config: Config, reactor: Any, random: Callable[[], float]) -> None:
+        self.setName("dynbalance")
+        self._config = config
+        self._reactor = reactor
+        self._random = random
+        self._ports: list[IListeningPort] = []
+        self._admin_ports: list[IListeningPort] = []
+        self._begun: Deferred[None] | None = None
+        self._demo: DemoServers | None = None
+        self.ending = False
+
+    # Beginning
+
+    def privilegedStartService(self) -> None:
+        """
+        Build everything and bind the ports.
+
+        @raise StartRefused: something of it cannot be.
+        """
+        config, reactor = self._config, self._reactor
+        self.hub = carrier(reactor)
+        self.deadlines = Deadlines(reactor)
+        self.names = Names(reactor, reactor)
+        self.balancer = Balancer(
+            [_upstream_order(name, table) for name, table in config.upstreams.items()],
+            reactor.seconds,
+            self._random,
+        )
+        try:
+            self.store = store_of(config.store, config.state_dir, reactor)
+        except StoreUnusable as unusable:
+            raise StartRefused([f"store.url: {unusable}"]) from None
+        self.membership = Membership(
+            self.balancer,
+            self.store,
+            config.node or f"{socket.gethostname()}-{os.getpid()}",
+            config.store.lease,
+            config.store.sync_interval,
+            reactor,
+        )
+        self._cleanup = HeartbeatCleanup(
+            self.store,
+            self.membership,
+            config.upstreams,
+            config.heartbeat.ttl,
+            config.heartbeat.cleanup_interval,
+            reactor,
+        )
+        self.operations = Operations(
+            self.balancer,
+            self.store,
+            self.membership,
+            config.heartbeat.ttl,
+            config.heartbeat.reenable,
+        )
+        self.http_upstreams = {
+            name: HttpUpstream(
+                self.balancer.upstream(name), table, self.hub, self.deadlines, self.names
+            )
+            for name, table in config.upstreams.items()
+        }
+        self.http = [self._http_listener(i, table) for i, table in enumerate(config.http)]
+        pipes = Pipes()
+        self.stream = [
+            StreamListener(
+                StreamOptions.of(table, config.upstreams[table.upstream]),
+                self.balancer.upstream(table.upstream),
+                self.hub,
+                self.deadlines,
+                self.names,
+                pipes,
+            )
+            for table in config.stream
+        ]
+        self._bind()
+
+    def _http_listener(self, index: int, table: HttpConfig) -> HttpListener:
+        log = None
+        if table.access_log != "off":
+            try:
+                out = open_log(table.access_log)
+            except OSError as failed:
+                raise StartRefused(
+                    [f"http[{index}].access_log: {table.access_log}: {failed.strerror}"]
+                ) from None
+            log = AccessLog(table.listen, out, self._reactor)
+        api = UpstreamApi(self.operations)
+        mount = Mount(ask=api.answer, max_body=BODY_LIMIT) if table.mount_admin else None
+        return HttpListener(table, self.http_upstreams, self.deadlines, mount, log)
+
+    def _bind(self) -> None:
+        problems: list[str] = []
+
+        def listen(path: str, text: str, factory: Any, reactor: Any) -> list[IListeningPort]:
+            bound: list[IListeningPort] = []
+            listening = serverFromString(reactor, text).listen(factory)
+            listening.addCallbacks(
+                bound.append,
+                lambda failure: problems.append(f"{path}: {text}: {failure.getErrorMessage()}"),
+            )
+            return bound
+
+        for index, (http, http_listener) in enumerate(zip(self._config.http, self.http)):
+            path = f"http[{index}].listen"
+            self._ports += listen(path, http.listen, http_listener, self.hub)
+        for index, (stream, stream_listener) in enumerate(zip(self._config.stream, self.stream)):
+            path = f"stream[{index}].listen"
+            self._ports += listen(path, stream.listen, stream_listener, self.hub)
+        # The admin API keeps answering while the balancer ends.
+        site = AdminSite(self.operations, Pages(self.balancer, self.membership), self._reactor)
+        self._admin_ports += listen(
+            "admin.listen", self._config.admin.listen, site, self._reactor
+        )
+        if problems:
+            for port in self._ports + self._admin_ports:
+                port.stopListening()
+            raise StartRefused(problems)
+        for port in self._ports:
+            port.stopReading()  # type: ignore[attr-defined]
+
+    def startService(self) -> None:
+        super().startService()
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        self._begun = Deferred.fromCoroutine(self._open())
+        self._begun.addErrback(self._cannot_begin)
+
+    async def _open(self) -> None:
+        await self.store.open()
+        await self.membership.start()
+        self._cleanup.start()
+        for port in self._ports:
+            port.startReading()  # type: ignore[attr-defined]
+        self._log.info(
+            "dynbalance {version} serves as {node}: http {http}, stream {stream}, admin {admin}",
+            version=__version__,
+            node=self.membership.node,
+            http=[table.listen for table in self._config.http],
+            stream=[table.listen for table in self._config.stream],
+            admin=self._config.admin.listen,
+        )
+        if self._config.demo:
+            url = f"http://127.0.0.1:{self._admin_ports[0].getHost().port}"
+            self._demo = DemoServers(self._reactor, url, self._config.heartbeat.ttl / 3)
+            self._demo.start()
+
+    def _cannot_begin(self, failure: Any) -> None:
+        if self.ending and failure.check(CancelledError):
+            return
+        self._log.failure("the start failed", failure)
+        self._reactor.stop()
+
+    # Ending
+
+    def stopService(self) -> Deferred[None]:
+        self.ending = True
+        super().stopService()
+        return Deferred.fromCoroutine(self._close())
+
+    def cut_short(self) -> None:
+        """Wait no longer for what is in flight."""
+        for listener in (*self.http, *self.stream):
+            listener.abort_all()
+
+    async def _close(self) -> None:
+        if self._begun is not None:
+            # Only half begun: what is awaited there would end into nothing.
+            self._begun.cancel()
+        self._cleanup.stop()
+        if self._demo is not None:
+            await self._demo.stop()
+        await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        for http in self.http:
+            http.drain()
+        listeners = [*self.http, *self.stream]
+        clients = gatherResults([listener.when_idle() for listener in listeners])
+        if not await _within(clients, self._config.shutdown_timeout, self._reactor):
+            left = sum(listener.active for listener in listeners)
+            self._log.warn("{left} connections are cut after shutdown_timeout", left=left)
+            self.cut_short()
+            clients = gatherResults([listener.when_idle() for listener in listeners])
+            await _within(clients, FAREWELL, self._reactor)
+        for upstream in self.http_upstreams.values():
+            upstream.close_idle()
+        await self.membership.stop()
+        await DeferredList([maybeDeferred(port.stopListening) for port in self._admin_ports])
+        await self.store.close()
+        self._log.info("dynbalance has ended")
+
+
+def _upstream_order(name: str, table: UpstreamConfig) -> UpstreamOrder:
+    return UpstreamOrder(
+        name=name,
+        policy=table.policy,
+        servers=tuple(
+            FileServer(
+                order=ServerOrder(
+                    address=str(server.address),
+                    host=server.address.host,
+                    port=server.address.port,
+                    weight=server.weight,
+                    max_conns=server.max_conns,
+                    heartbeat=False,
+                    backup=server.backup,
+                    max_fails=server.max_fails,
+                    fail_timeout=server.fail_timeout,
+                ),
+                down=server.down,
+            )
+            for server in table.servers
+        ),
+    )
+
+
+def _within(waiting: Deferred[Any], seconds: float, reactor: Any) -> Deferred[bool]:
+    """@return: whether C{waiting} fired in time."""
+    waiting.addTimeout(seconds, reactor)
+    return waiting.addCallbacks(lambda _: True, lambda _: False)

@@ -1,0 +1,46 @@
+"""
+From the store's URL to the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dynbalance.config import StoreConfig, StoreKind
+from dynbalance.store.contract import Store
+from dynbalance.store.embedded import EmbeddedStore
+from dynbalance.store.endpoints import tcp_endpoint, tls_endpoint, unix_endpoint
+from dynbalance.store.memory import MemoryStore
+from dynbalance.store.redis import RedisStore
+
+
+def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
+    """
+    @param settings: of any kind of URL but C{redis+sentinel}.
+    @param state_dir: where an embedded store keeps its data.
+    @raise StoreUnusable: an embedded store cannot work there.
+    """
+    url = settings.url
+    if url.kind is StoreKind.MEMORY:
+        return MemoryStore(reactor)
+    if url.kind is StoreKind.EMBEDDED:
+        embedded = EmbeddedStore(
+            state_dir, reactor, prefix=settings.prefix, timeout=settings.timeout
+        )
+        embedded.claim()
+        return embedded
+    if url.kind is StoreKind.UNIX:
+        endpoint = unix_endpoint(reactor, url.path)
+    elif url.kind is StoreKind.REDISS:
+        endpoint = tls_endpoint(reactor, url.host, url.port)
+    else:
+        endpoint = tcp_endpoint(reactor, url.host, url.port)
+    return RedisStore(
+        endpoint,
+        reactor,
+        prefix=settings.prefix,
+        timeout=settings.timeout,
+        username=url.user,
+        password=url.password,
+        db=url.db,
+    )
