@@ -14,7 +14,8 @@ from math import inf
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+
+from dynbalance.log import Logger
 
 TICK = 0.125
 """

@@ -55,6 +55,16 @@ class Target:
         )[0]
         return cls(family, sockaddr)
 
+    @classmethod
+    def of_twisted(cls, address: Any) -> Target:
+        """The same of an L{IPv4Address} or L{IPv6Address}."""
+        if isinstance(address, tx_address.IPv6Address):
+            return cls(
+                socket.AF_INET6,
+                (address.host, address.port, address.flowInfo, address.scopeID),
+            )
+        return cls(socket.AF_INET, (address.host, address.port))
+
     def as_twisted(self) -> Any:
         """The same as an L{IAddress} of Twisted."""
         if self.family == socket.AF_UNIX:

@@ -23,10 +23,10 @@ from twisted.internet.interfaces import (
     IReactorUNIX,
     IReadDescriptor,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dynbalance.log import Logger
 from dynbalance.net.port import HubPort, HubUNIXPort
 
 if TYPE_CHECKING:
@@ -61,19 +61,15 @@ class Hub:
 
     @ivar reactor: the real one.
     @ivar seconds: the reactor's clock.
+    @ivar now: what it said when the batch that is dispatched began.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: Any) -> None:
-        self._start(reactor)
-        self._epoll = select.epoll()
-        self._poll = self._epoll.poll
-        reactor.addReader(self)
-
-    def _start(self, reactor: Any) -> None:
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
+        self.now = self.seconds()
         self._readers: dict[int, Any] = {}
         self._writers: dict[int, Any] = {}
         self._gone: set[int] = set()
@@ -81,6 +77,16 @@ class Hub:
         self._close_call: IDelayedCall | None = None
         self._dispatching = False
         self._closed = False
+        self._enter()
+
+    def _enter(self) -> None:
+        self._epoll = select.epoll()
+        self._poll = self._epoll.poll
+        self.reactor.addReader(self)
+
+    def _leave(self) -> None:
+        self.reactor.removeReader(self)
+        self._epoll.close()
 
     def __repr__(self) -> str:
         return f"<Hub {len(self._readers.keys() | self._writers.keys())} descriptors>"
@@ -90,7 +96,6 @@ class Hub:
         if self._closed:
             return
         self._closed = True
-        self.reactor.removeReader(self)
         if self._close_call is not None:
             self._close_call.cancel()
             self._close_call = None
@@ -99,7 +104,7 @@ class Hub:
         for descriptor in self.removeAll():
             self._lose(descriptor, lost)
         self._close()
-        self._epoll.close()
+        self._leave()
 
     # What the real reactor sees.
 
@@ -119,6 +124,7 @@ class Hub:
         try:
             for _ in range(_ROUNDS):
                 events = self._poll(0, _BATCH)
+                self.now = self.seconds()
                 self._dispatch(events)
                 if self._closing:
                     self._close()
@@ -129,34 +135,49 @@ class Hub:
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
         readers = self._readers
-        writers = self._writers
         gone = self._gone
         gone.clear()
         for fd, event in events:
-            if fd in gone:
+            if gone and fd in gone:
                 # An earlier event of the batch closed it; the number may be
                 # in use again, but what happened did not happen to its heir.
                 continue
-            descriptor: Any = None
-            reading = True
-            try:
-                why = None
-                if event & (_IN | _TROUBLE):
-                    descriptor = readers.get(fd)
-                    if descriptor is not None:
-                        why = descriptor.doRead()
-                if why is None and event & (_OUT | _TROUBLE) and fd not in gone:
-                    writer = writers.get(fd)
-                    if writer is not None:
-                        descriptor = writer
-                        reading = False
-                        why = descriptor.doWrite()
-            except Exception as failed:  # noqa: BLE001 - the hub outlives every protocol
-                self._log.failure("{descriptor} failed", descriptor=descriptor)
-                reading = False
-                why = failed
-            if why is not None:
-                self._disconnect(fd, descriptor, why, reading)
+            if event == 1:
+                # _IN, written out: nearly every event is this one.
+                reader = readers.get(fd)
+                if reader is not None:
+                    try:
+                        why = reader.doRead()
+                    except Exception as failed:  # noqa: BLE001 - the hub outlives every protocol
+                        self._log.failure("{descriptor} failed", descriptor=reader)
+                        self._disconnect(fd, reader, failed, reading=False)
+                    else:
+                        if why is not None:
+                            self._disconnect(fd, reader, why, reading=True)
+            else:
+                self._dispatch_other(fd, event)
+
+    def _dispatch_other(self, fd: int, event: int) -> None:
+        descriptor: Any = None
+        reading = True
+        try:
+            why = None
+            if event & (_IN | _TROUBLE):
+                descriptor = self._readers.get(fd)
+                if descriptor is not None:
+                    why = descriptor.doRead()
+            if why is None and event & (_OUT | _TROUBLE) and fd not in self._gone:
+                writer = self._writers.get(fd)
+                if writer is not None:
+                    descriptor = writer
+                    reading = False
+                    why = descriptor.doWrite()
+        except Exception as failed:  # noqa: BLE001 - as above
+            self._log.failure("{descriptor} failed", descriptor=descriptor)
+            reading = False
+            why = failed
+        if why is not None:
+            self._disconnect(fd, descriptor, why, reading)
 
     def _disconnect(self, fd: int, descriptor: Any, why: BaseException, reading: bool) -> None:
         # The descriptor may have been closed already, while its own event was

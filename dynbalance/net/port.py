@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import main, tcp, unix
 from twisted.internet.address import UNIXAddress
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from dynbalance.log import Logger
 from dynbalance.net.transport import ServerTransport, UNIXServerTransport
 
 if TYPE_CHECKING:
