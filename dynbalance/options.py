@@ -40,8 +40,8 @@ class Options(usage.Options):
         "Without --config there is one HTTP listener on tcp:8080, one TCP listener on tcp:10000 "
         "and the admin API on 127.0.0.1:8081. With --config only those HTTP and TCP listeners are "
         "opened that the file or these options name, or those two if they name none; the admin "
-        "API is always there. Listeners are Twisted endpoints, and those of --http and --stream serve "
-        "the upstream \"default\"."
+        "API is always there. Listeners are Twisted endpoints, and those of --http and --stream "
+        "serve the upstream \"default\"."
     )
 
     def __init__(self) -> None:

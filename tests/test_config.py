@@ -114,9 +114,7 @@ class ParseTests(TestCase):
                 'http[0].upstream: no upstream "x"',
                 "http[0].tls: not supported yet",
             ],
-            [
-                each
-                for each in problems(
+            problems(
                     """
                     workers = "two"
                     shutdown_timeout = true
@@ -132,8 +130,7 @@ class ParseTests(TestCase):
                     upstream = "x"
                     tls = { certificate = "a", key = "b" }
                     """
-                )
-            ],
+            ),
         )
 
     def test_wrong_types(self) -> None:
@@ -173,7 +170,9 @@ class ParseTests(TestCase):
             "workers = 1" + "0" * 30: "workers: 1e+30 is not in 0-1024",
             "[heartbeat]\nttl = 1" + "0" * 400: "heartbeat.ttl: the number is too large",
             "[store]\nlease = 0.5": "store.lease: 0.5 is not in 1-31622400",
-            "[store]\nsync_interval = 6": "store.lease: 10.0 is less than two sync_intervals of 6.0",
+            "[store]\nsync_interval = 6": (
+                "store.lease: 10.0 is less than two sync_intervals of 6.0"
+            ),
             "[upstreams.a]\nconnect_timeout = 0": (
                 "upstreams.a.connect_timeout: 0 is not in 0.001-31622400"
             ),
@@ -200,7 +199,8 @@ class ParseTests(TestCase):
         )
         self.assertNotIn("s3cr", "\n".join(said))
         url = StoreUrl.parse("redis://u:s3cr@h/0")
-        self.assertNotIn("s3cr", f"{url!r} {url} {StoreConfig(url=url)!r} {JwtConfig(key='s3cr')!r}")
+        for value in (url, StoreConfig(url=url), JwtConfig(key="s3cr")):
+            self.assertNotIn("s3cr", f"{value!r} {value}")
 
     # A loaded machine is no failure.
     _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -387,7 +387,8 @@ class StoreUrlTests(TestCase):
     def test_kinds(self) -> None:
         """Every kind of URL is understood, with its defaults."""
         url = StoreUrl.parse("redis://h")
-        self.assertEqual(("h", 6379, 0, "", ""), (url.host, url.port, url.db, url.user, url.password))
+        self.assertEqual(("h", 6379, 0), (url.host, url.port, url.db))
+        self.assertEqual(("", ""), (url.user, url.password))
         url = StoreUrl.parse("rediss://:pa%3Ass@h:7/12")
         self.assertEqual((StoreKind.REDISS, "pa:ss", 12), (url.kind, url.password, url.db))
         url = StoreUrl.parse("unix:///run/a%20b.sock?db=2")
@@ -403,11 +404,12 @@ class StoreUrlTests(TestCase):
     def test_refused(self) -> None:
         """What cannot be a store's URL is refused with a reason."""
         for text in (
-            ("", "embedded", "http://h", "embedded:x", "memory://", "redis:h", "redis://")
-            + ("redis://h:0", "redis://h:70000", "redis://h/x", "redis://h/1/2", "redis://::1/0")
-            + ("redis://h?db=1", "redis://h#x", "redis://a%zz@h", "redis://a%ff@h", "redis://a%0a@h")
-            + ("unix://host/path", "unix://", "unix:///p?db=x", "unix:///p?x=1", "unix:///p?db=1&db=2")
-            + ("unix:///" + "p" * 108, "redis+sentinel://h", "redis+sentinel://h,/m")
+            "", "embedded", "http://h", "embedded:x", "memory://", "redis:h", "redis://",
+            "redis://h:0", "redis://h:70000", "redis://h/x", "redis://h/1/2", "redis://::1/0",
+            "redis://h?db=1", "redis://h#x", "redis://a%zz@h", "redis://a%ff@h", "redis://a%0a@h",
+            "unix://host/path", "unix://", "unix:///p?db=x", "unix:///p?x=1",
+            "unix:///p?db=1&db=2", "unix:///" + "p" * 108, "redis+sentinel://h",
+            "redis+sentinel://h,/m",
         ):
             with self.assertRaises(ValueError, msg=text) as caught:
                 StoreUrl.parse(text)
@@ -546,7 +548,9 @@ def options(cls: Any, table: str, prefix: str = "") -> dict[tuple[str, str], Any
             default = list(default)
         if default is None:
             default = {}
-        found[table, prefix + each.name] = str(default) if isinstance(default, StoreUrl) else default
+        if isinstance(default, StoreUrl):
+            default = str(default)
+        found[table, prefix + each.name] = default
         if inner:
             found |= options(inner, table, f"{prefix}{each.name}{'[]' if many else ''}.")
     return found

@@ -111,7 +111,8 @@ class LoadTests(TestCase):
         environ = {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}
         self.assertEqual("/var/lib/a", configured(environ=environ).state_dir)
         self.assertEqual("/x", configured("--state-dir", "/x", environ=environ).state_dir)
-        self.assertEqual("./dynbalance-state", configured(environ={"STATE_DIRECTORY": ""}).state_dir)
+        environ = {"STATE_DIRECTORY": ""}
+        self.assertEqual("./dynbalance-state", configured(environ=environ).state_dir)
 
     def test_mistakes(self) -> None:
         """Mistakes of the command line and of the file are all reported together."""

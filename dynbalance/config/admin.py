@@ -20,8 +20,8 @@ from dynbalance.config.ranges import (
 )
 
 JWT_ALGORITHMS = (
-    ("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-    + ("ES256", "ES384", "ES512", "EdDSA")
+    *(f"{family}{bits}" for family in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)),
+    "EdDSA",
 )
 ROLE = one_of("read", "agent", "admin")
 

@@ -29,10 +29,10 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-FRAMING = frozenset(
-    ("connection", "content-length", "expect", "keep-alive", "proxy-connection", "te")
-    + ("trailer", "transfer-encoding", "upgrade")
-)
+FRAMING = frozenset([
+    "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade",
+])
 """Fields that say where a message ends or concern one connection only."""
 
 

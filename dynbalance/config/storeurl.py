@@ -71,14 +71,7 @@ class StoreUrl:
         @raise ValueError: saying what is wrong, without repeating C{text},
             for it may hold a password.
         """
-        scheme, colon, rest = text.partition(":")
-        try:
-            kind = StoreKind(scheme) if colon else None
-        except ValueError:
-            kind = None
-        if kind is None:
-            known = ", ".join(f"{each.value}:" for each in StoreKind)
-            raise ValueError(f"a store's URL begins with one of {known}")
+        kind, rest = _scheme(text)
         if kind in (StoreKind.EMBEDDED, StoreKind.MEMORY):
             if rest:
                 raise ValueError(f"nothing may follow {kind.value}:")
@@ -91,11 +84,9 @@ class StoreUrl:
         authority, slash, path = rest.partition("/")
         user, password, hosts = _login(authority)
         if kind is StoreKind.UNIX:
-            if hosts or not path:
+            if hosts:
                 raise ValueError("a socket is written unix:///path?db=0")
-            path = _plain(slash + path)
-            if len(path.encode()) > 107:
-                raise ValueError("the socket's path is longer than 107 bytes")
+            path = _socket(slash + path)
             return cls(kind=kind, path=path, db=_query(query), user=user, password=password)
         if query:
             raise ValueError(f"{kind.value}: takes no ?options; the database is /NUMBER")
@@ -103,10 +94,9 @@ class StoreUrl:
             master, _, db = path.partition("/")
             if not master:
                 raise ValueError("the master's name is missing: //host:port,host:port/NAME/0")
-            peers = tuple(_peer(each, SENTINEL_PORT) for each in hosts.split(","))
             return cls(
                 kind=kind,
-                sentinels=peers,
+                sentinels=tuple(_peer(each, SENTINEL_PORT) for each in hosts.split(",")),
                 master=_plain(master),
                 db=_database(db),
                 user=user,
@@ -116,6 +106,24 @@ class StoreUrl:
         return cls(
             kind=kind, host=host, port=port, db=_database(path), user=user, password=password
         )
+
+
+def _scheme(text: str) -> tuple[StoreKind, str]:
+    scheme, colon, rest = text.partition(":")
+    for kind in StoreKind:
+        if colon and scheme == kind.value:
+            return kind, rest
+    known = ", ".join(f"{each.value}:" for each in StoreKind)
+    raise ValueError(f"a store's URL begins with one of {known}")
+
+
+def _socket(text: str) -> str:
+    path = _plain(text)
+    if not path:
+        raise ValueError("a socket is written unix:///path?db=0")
+    if len(path.encode()) > 107:
+        raise ValueError("the socket's path is longer than 107 bytes")
+    return path
 
 
 def _plain(text: str) -> str:

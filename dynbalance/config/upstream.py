@@ -26,8 +26,8 @@ from dynbalance.config.ranges import (
 
 POLICIES = ("least_conn", "round_robin", "random_two", "hash", "ip_hash", "ewma")
 NEXT_UPSTREAM = (
-    ("error", "timeout", "invalid_header", "http_500", "http_502", "http_503", "http_504")
-    + ("http_403", "http_404", "http_429", "non_idempotent")
+    "error", "timeout", "invalid_header", "http_500", "http_502", "http_503", "http_504",
+    "http_403", "http_404", "http_429", "non_idempotent",
 )
 MAX_WEIGHT = 65535
 
