@@ -82,13 +82,39 @@ class Lane:
         self.loads: list[float] = []
 
     def place(self, server: Server, load: float) -> None:
-        """Put a server into the group of a load."""
+        """Put a server that is in no group into that of a load."""
         group = self.groups.get(load)
         if group is None:
             group = self._open(load)
         server.group = group
         server.slot = len(group)
         group.append(server)
+
+    def move(self, server: Server, load: float) -> None:
+        """Put a server from its group into that of a load."""
+        # take_out and place in one: this is done twice for each request.
+        group = server.group
+        last = group.pop()
+        if last is not server:
+            slot = server.slot
+            group[slot] = last
+            last.slot = slot
+        target = self.groups.get(load)
+        if target is None:
+            target = self._open(load)
+        server.group = target
+        server.slot = len(target)
+        target.append(server)
+
+    @staticmethod
+    def take_out(server: Server) -> None:
+        """Take a server from its group: the group's last one gets its slot."""
+        group = server.group
+        last = group.pop()
+        if last is not server:
+            slot = server.slot
+            group[slot] = last
+            last.slot = slot
 
     def _open(self, load: float) -> list[Server]:
         if len(self.loads) > 2 * self.size + _SPARE_GROUPS:
@@ -110,16 +136,6 @@ class Lane:
                 return group
             del groups[heappop(loads)]
         return None
-
-
-def _take_out(server: Server) -> None:
-    """Take a server from its group: the group's last one gets its slot."""
-    group = server.group
-    last = group.pop()
-    if last is not server:
-        slot = server.slot
-        group[slot] = last
-        last.slot = slot
 
 
 class LeastConn:
@@ -155,7 +171,7 @@ class LeastConn:
 
     def leave(self, server: Server) -> None:
         server.usable = False
-        _take_out(server)
+        server.lane.take_out(server)
 
     def take(self) -> Server | None:
         lane = self._only
@@ -163,40 +179,42 @@ class LeastConn:
             group = lane.least()
             if group is None:
                 return None
-            server = self._draw(lane.cap, group)
+            server = group[int(self._random() * len(group))]
+            if server.weight != lane.cap:
+                server = self._confirm(server, lane.cap, group)
         else:
             drawn = self._draw_from_lanes()
             if drawn is None:
                 return None
             server = drawn
+            lane = server.lane
         server.picks += 1
-        server.held += 1
-        _take_out(server)
-        count = server.held + server.others
+        held = server.held = server.held + 1
+        count = held + server.others
         if count < server.limit:
-            server.lane.place(server, count / server.weight)
+            lane.move(server, count / server.weight)
         else:
             server.usable = False
+            lane.take_out(server)
         return server
 
     def give(self, server: Server) -> None:
-        server.held -= 1
-        count = server.held + server.others
+        held = server.held = server.held - 1
+        count = held + server.others
         if server.usable:
-            _take_out(server)
-            server.lane.place(server, count / server.weight)
+            server.lane.move(server, count / server.weight)
         elif server.ready and count < server.limit:
             server.usable = True
             server.lane.place(server, count / server.weight)
 
-    def _draw(self, cap: int, group: list[Server]) -> Server:
+    def _confirm(self, server: Server, cap: int, group: list[Server]) -> Server:
+        """The server that was drawn, or after a second thought another one."""
         random = self._random
-        size = len(group)
         for _ in range(_DRAWS):
-            server = group[int(random() * size)]
             weight = server.weight
             if weight == cap or random() * cap < weight:
                 break
+            server = group[int(random() * len(group))]
         return server
 
     def _draw_from_lanes(self) -> Server | None:
@@ -217,8 +235,6 @@ class LeastConn:
                 share += lane.cap * len(group)
         if least is None:
             return None
-        if len(tied) == 1:
-            return self._draw(*tied[0])
         random = self._random
         for _ in range(_DRAWS):
             point = int(random() * share)

@@ -1,9 +1,8 @@
 """
 A named set of servers: who may be chosen now, and how that changes.
 
-Knows the tiers, what passive judgement says (nginx's max_fails), and how the
-live servers are brought in line with the store; refuses to know the store
-itself, transports and policies' inner workings.
+Knows the tiers, and how the live servers are brought in line with the store;
+refuses to know the store itself, transports and the policies' inner workings.
 
 Servers have an identity: what the store says is compared with what is here,
 and only the difference is applied, so that counts, statistics and failures
@@ -19,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from attrs import frozen
 
 from dynbalance.balancer.address import Address
+from dynbalance.balancer.judgement import Judgement
 from dynbalance.balancer.lease import Lease
 from dynbalance.balancer.policies import POLICIES
 from dynbalance.balancer.server import Server, State
@@ -83,17 +83,14 @@ class Upstream:
         self.policy = policy
         self.revision = 0
         self.tries = 0
-        self._now = now
         self._primaries = POLICIES[policy](random)
         self._backups = POLICIES[policy](random)
         self._servers: dict[str, Server] = {}
         self._leaving: dict[str, Server] = {}
         self._totals: dict[str, int] = {}
         self._acknowledged: list[Server] = []
-        # Those whose C{failed} is set, and when the first of them may be
-        # probed: one look at the clock for each choice while there are any.
-        self._failed: list[Server] = []
-        self._due = 0.0
+        self._judgement = Judgement(now)
+        self._out = self._judgement.out
         for plain in servers:
             server = self._admit(plain.order, Address.parse(plain.order.address))
             server.from_file = True
@@ -109,28 +106,29 @@ class Upstream:
         @param tried: never to be chosen again for this request.
         @return: C{None} when no server can take the connection.
         """
-        if self._failed and self._now() > self._due:
-            self._let_probe()
+        if self._out:
+            self._judgement.let_probe()
         if tried:
             return self._choose_another(tried)
-        server = self._primaries.take()
+        server = self._primaries.take() or self._backups.take()
         if server is None:
-            server = self._backups.take()
-            if server is None:
-                return None
+            return None
         if server.fails:
-            self._picked_after_failure(server)
+            self._judgement.picked(server)
         return Lease(server)
 
     def _choose_another(self, tried: Collection[Server]) -> Lease | None:
         hidden = [server for server in tried if server.usable]
         for server in hidden:
             server.policy.leave(server)
-        try:
-            return self.choose()
-        finally:
-            for server in hidden:
-                server.policy.enter(server)
+        chosen = self._primaries.take() or self._backups.take()
+        for server in hidden:
+            server.policy.enter(server)
+        if chosen is None:
+            return None
+        if chosen.fails:
+            self._judgement.picked(chosen)
+        return Lease(chosen)
 
     def why_none(self, tried: Collection[Server] = ()) -> str:
         """Why L{choose} gave C{None}, for the log."""
@@ -143,25 +141,13 @@ class Upstream:
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         return f"no live upstreams: of {len(self._servers)} servers {counted}"
 
-    # Passive judgement
-
     def failed(self, server: Server) -> bool:
         """
         An attempt on the server failed in a way that counts.
 
         @return: whether that took the server out.
         """
-        server.failures += 1
-        if not server.max_fails or server.removed:
-            return False
-        server.fails += 1
-        server.accessed = server.checked = self._now()
-        lost = server.weight // server.max_fails
-        server.effective = max(0, server.effective - lost)
-        was_out = server.failed
-        if self._is_condemned(server):
-            self._take_out(server)
-        return server.failed and not was_out
+        return self._judgement.failed(server)
 
     def succeeded(self, server: Server) -> bool:
         """
@@ -170,51 +156,7 @@ class Upstream:
 
         @return: whether that brought the server back.
         """
-        # Only a success that follows a probe proves anything: others may have
-        # begun before the failure, or be the lucky ones of a flapping server.
-        if not server.fails or server.accessed >= server.checked:
-            return False
-        was_out = self._is_condemned(server)
-        server.fails = 0
-        self._let_in(server)
-        return was_out
-
-    def _is_condemned(self, server: Server) -> bool:
-        # As in nginx, the only server is never taken out: it would help nobody.
-        return 0 < server.max_fails <= server.fails and len(self._servers) > 1
-
-    def _picked_after_failure(self, server: Server) -> None:
-        now = self._now()
-        if now - server.checked > server.fail_timeout:
-            server.checked = now
-            if self._is_condemned(server):
-                # This one is the probe; the others wait for what it finds.
-                self._take_out(server)
-
-    def _take_out(self, server: Server) -> None:
-        """Take a server out until it may be probed."""
-        due = server.checked + server.fail_timeout
-        if not self._failed or due < self._due:
-            self._due = due
-        if not server.failed:
-            server.failed = True
-            self._failed.append(server)
-        server.settle()
-
-    def _let_in(self, server: Server) -> None:
-        """Give back a place that failures have taken; what was ordered still holds."""
-        if server.failed:
-            server.failed = False
-            self._failed.remove(server)
-        server.settle()
-
-    def _let_probe(self) -> None:
-        """Make usable again whose C{fail_timeout} has passed, for one probe each."""
-        now = self._now()
-        for server in tuple(self._failed):
-            if now - server.checked > server.fail_timeout:
-                self._let_in(server)
-        self._due = min((s.checked + s.fail_timeout for s in self._failed), default=0.0)
+        return self._judgement.succeeded(server)
 
     # Membership
 
@@ -281,8 +223,7 @@ class Upstream:
 
     def _dismiss(self, server: Server) -> None:
         server.removed = True
-        server.fails = 0
-        self._let_in(server)
+        self._judgement.forget(server)
         # Even one without a connection may be in a report that is under way.
         self._leaving[server.key] = server
 
@@ -295,9 +236,7 @@ class Upstream:
         self._backups.arrange([server for server in everyone if server.backup])
         for server in unsettled:
             server.settle()
-        for server in tuple(self._failed):
-            if not self._is_condemned(server):
-                self._let_in(server)
+        self._judgement.arrange(everyone)
         self.tries = sum(server.eligible for server in everyone)
 
     # Counts over all nodes
@@ -375,8 +314,8 @@ class Upstream:
     @property
     def servers(self) -> Collection[Server]:
         """In the order of the file, then of the addresses."""
-        if self._failed and self._now() > self._due:
-            self._let_probe()
+        if self._out:
+            self._judgement.let_probe()
         return self._servers.values()
 
     def server(self, key: str) -> Server | None:

@@ -38,7 +38,9 @@ def order(
     )
 
 
-def record(order: ServerOrder, intent: Intent = Intent.ENABLE, expired: bool = False) -> ServerRecord:
+def record(
+    order: ServerOrder, intent: Intent = Intent.ENABLE, expired: bool = False
+) -> ServerRecord:
     """What a store would keep of an order."""
     return ServerRecord(order=order, intent=intent, expired=expired)
 

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.server import State
-from dynbalance.balancer.upstream import Upstream
+from dynbalance.balancer.upstream import FileServer, Upstream
 from dynbalance.store.contract import Intent
 from tests.balancer.building import letters, only, order, record, snapshot, taken, upstream
 
@@ -205,3 +205,36 @@ class FailureTests(TestCase):
         )
         self.clock.advance(11)
         self.assertEqual(letters(made, 20), 20 * "b")
+
+    def test_shorter_fail_timeout(self) -> None:
+        """A fail_timeout that is shortened holds for those that are out."""
+        made = self.pair()
+        made.failed(only(made, "a"))
+        made.apply(snapshot(order("a", fail_timeout=2.0), order("b"), revision=2))
+        self.clock.advance(2.1)
+        self.assertIs(taken(made, only(made, "b")).server, only(made, "a"))
+
+    def test_failures_while_out(self) -> None:
+        """Attempts that were under way and fail later put the probe off."""
+        made = self.pair()
+        made.failed(only(made, "a"))
+        self.clock.advance(8)
+        made.failed(only(made, "a"))
+        self.clock.advance(4)
+        self.assertEqual(letters(made, 5), "bbbbb")
+        self.clock.advance(6.1)
+        self.assertIs(taken(made, only(made, "b")).server, only(made, "a"))
+
+    def test_tried_server_is_not_probed(self) -> None:
+        """A server whose turn comes between two looks at the clock is still tried."""
+        ticks = iter(range(1000))
+        made = Upstream(
+            "api",
+            "least_conn",
+            (FileServer(order=order("a", fail_timeout=1.0)), FileServer(order=order("b"))),
+            lambda: float(next(ticks)),
+            lambda: 0.5,
+        )
+        made.failed(only(made, "a"))
+        for _ in range(20):
+            self.assertEqual(taken(made, only(made, "a")).server.key, "b:80")

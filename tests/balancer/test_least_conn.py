@@ -19,7 +19,9 @@ from dynbalance.store.contract import ServerOrder
 from tests.balancer.building import letters, only, order, snapshot, taken, upstream
 
 
-def crowd(size: int, weights: tuple[int, ...] = (1,), random: Callable[[], float] | None = None) -> Upstream:
+def crowd(
+    size: int, weights: tuple[int, ...] = (1,), random: Callable[[], float] | None = None
+) -> Upstream:
     """An upstream of many servers whose weights repeat."""
     servers = (
         FileServer(

@@ -248,7 +248,8 @@ class FileServerTests(TestCase):
 
     def test_down(self) -> None:
         """A server that the file says is down is never chosen."""
-        made = upstream(file=(FileServer(order=order("f"), down=True), FileServer(order=order("g"))))
+        down = FileServer(order=order("f"), down=True)
+        made = upstream(file=(down, FileServer(order=order("g"))))
         self.assertEqual(letters(made, 20), 20 * "g")
         self.assertIs(only(made, "f").state, State.DOWN)
 
@@ -261,7 +262,9 @@ class FileServerTests(TestCase):
 class CountTests(TestCase):
     """The exchange of counts with the store."""
 
-    def exchange(self, made: Upstream, totals: dict[str, int], full: bool = False) -> dict[str, int]:
+    def exchange(
+        self, made: Upstream, totals: dict[str, int], full: bool = False
+    ) -> dict[str, int]:
         """One good sync; what was reported."""
         report = made.report(full)
         made.acknowledge(report)
