@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from dynbalance.errors import StoreUnavailable
+from dynbalance.log import Logger
 from dynbalance.store.contract import Store
 from dynbalance.store.membership import Membership
 

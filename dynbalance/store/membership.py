@@ -15,11 +15,11 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.balancer.upstream import Applied, Upstream
 from dynbalance.errors import StoreError, StoreUnavailable
+from dynbalance.log import Logger
 from dynbalance.store.contract import Report, Snapshot, Store, SyncAnswer
 
 FIRST_ROUND = 5.0

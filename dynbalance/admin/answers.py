@@ -1,0 +1,104 @@
+"""
+What the API answers, and how that looks on the wire.
+
+Knows the envelope; refuses to know what is asked and which front sends it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from attrs import field, frozen
+
+from dynbalance.errors import DynbalanceError
+
+Json: TypeAlias = (
+    "bool | int | float | str | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
+)
+
+JSON_TYPE = b"application/json; charset=utf-8"
+
+
+class Refused(DynbalanceError):
+    """
+    The request is not carried out, and nothing was changed.
+
+    @ivar status: what HTTP calls it.
+    @ivar message: for a person.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@frozen(slots=True)
+class Answer:
+    """
+    An outcome in the API's envelope.
+
+    @ivar status: the HTTP status and the envelope's C{code}.
+    @ivar data: C{None} leaves C{data} out.
+    @ivar verdict: the envelope's C{status}, which only health has.
+    """
+
+    message: str
+    data: Json = None
+    status: int = 200
+    verdict: str | None = None
+
+
+@frozen(slots=True, kw_only=True)
+class Reply:
+    """
+    All that a front sends: the status, the header fields with the length of
+    the body among them, and the body, which it leaves out when HEAD asked.
+    """
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+@frozen(slots=True, kw_only=True)
+class Page:
+    """An answer outside the envelope."""
+
+    content_type: bytes
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+
+def page(answer: Answer, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Page:
+    """
+    The answer in compact JSON.  Without a space after the colon: the clients
+    that are out there search for C{"code":200}.
+    """
+    envelope: dict[str, Json] = {"code": answer.status, "message": answer.message}
+    if answer.verdict is not None:
+        envelope["status"] = answer.verdict
+    if answer.data is not None:
+        envelope["data"] = answer.data
+    text = json.dumps(envelope, separators=(",", ":"), allow_nan=False)
+    return Page(
+        content_type=JSON_TYPE, body=text.encode("ascii"), status=answer.status, headers=headers
+    )
+
+
+def reply(page: Page) -> Reply:
+    """The page with the header fields that all pages have."""
+    return Reply(
+        status=page.status,
+        headers=(
+            (b"content-type", page.content_type),
+            (b"content-length", b"%d" % len(page.body)),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            *page.headers,
+        ),
+        body=page.body,
+    )

@@ -1,0 +1,131 @@
+"""
+What Prometheus reads.
+
+The balancer counts in plain integers on the way of each request; they are
+read here when somebody asks, and nothing is kept twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from dynbalance.admin.answers import Page
+from dynbalance.balancer.balancer import Balancer
+from dynbalance.balancer.server import State
+from dynbalance.store.membership import Membership
+
+_SERVER = ("upstream", "server")
+_CODES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
+"""Names of the indices of L{dynbalance.balancer.server.Server.responses}."""
+
+_STATES = tuple(state for state in State if state is not State.REMOVED)
+
+
+class BalancerCollector(Collector):
+    """The balancer's and the store's numbers, read at each scrape."""
+
+    def __init__(self, balancer: Balancer, membership: Membership) -> None:
+        self._balancer = balancer
+        self._membership = membership
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._store()
+        yield from self._upstreams()
+        yield from self._servers()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the names are fixed, and to collect at registration is in vain."""
+        return ()
+
+    def _store(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "dynbalance_store_available",
+            "Whether the last exchange with the store went well (1) or not (0).",
+            value=int(self._membership.available),
+        )
+        yield GaugeMetricFamily(
+            "dynbalance_store_stale_seconds",
+            "Time since the last exchange with the store while they fail, else 0.",
+            value=self._membership.stale_for,
+        )
+
+    def _upstreams(self) -> Iterable[Metric]:
+        servers = GaugeMetricFamily(
+            "dynbalance_upstream_servers",
+            "Servers of an upstream by their state on this node.",
+            labels=("upstream", "state"),
+        )
+        for upstream in self._balancer:
+            states = Counter(server.state for server in upstream.servers)
+            for state in _STATES:
+                servers.add_metric((upstream.name, state.value), states[state])
+        yield servers
+
+    def _servers(self) -> Iterable[Metric]:
+        connections = GaugeMetricFamily(
+            "dynbalance_server_connections",
+            "Connections to a server that this node holds.",
+            labels=_SERVER,
+        )
+        shared = GaugeMetricFamily(
+            "dynbalance_server_shared_connections",
+            "Connections to a server over all nodes, as far as this node knows.",
+            labels=_SERVER,
+        )
+        picks = CounterMetricFamily(
+            "dynbalance_server_picks", "How often a server was chosen.", labels=_SERVER
+        )
+        failures = CounterMetricFamily(
+            "dynbalance_server_failures",
+            "Attempts on a server that were judged failed.",
+            labels=_SERVER,
+        )
+        requests = CounterMetricFamily(
+            "dynbalance_server_requests",
+            "Answers of a server by the class of their status.",
+            labels=(*_SERVER, "code"),
+        )
+        carried = CounterMetricFamily(
+            "dynbalance_server_bytes",
+            "Bytes from clients to a server (in) and back (out).",
+            labels=(*_SERVER, "direction"),
+        )
+        for upstream in self._balancer:
+            for server in upstream.servers:
+                labels = (upstream.name, server.key)
+                connections.add_metric(labels, server.held)
+                shared.add_metric(labels, server.load)
+                picks.add_metric(labels, server.picks)
+                failures.add_metric(labels, server.failures)
+                for code, count in zip(_CODES, server.responses, strict=True):
+                    # A class that never came needs no series of its own.
+                    if count:
+                        requests.add_metric((*labels, code), count)
+                carried.add_metric((*labels, "in"), server.bytes_in)
+                carried.add_metric((*labels, "out"), server.bytes_out)
+        yield from (connections, shared, picks, failures, requests, carried)
+
+
+class Metrics:
+    """The text that Prometheus reads, from a registry of our own."""
+
+    def __init__(self, balancer: Balancer, membership: Membership) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(BalancerCollector(balancer, membership))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def page(self) -> Page:
+        return Page(
+            content_type=CONTENT_TYPE_LATEST.encode("ascii"),
+            body=generate_latest(self._registry),
+        )

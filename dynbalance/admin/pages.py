@@ -1,0 +1,93 @@
+"""
+The pages beside the API: the dashboard, metrics, liveness and readiness.
+
+Knows what each says; refuses to know what is asked of the API.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from importlib import resources
+
+from dynbalance.admin.answers import Answer, Json, Page
+from dynbalance.admin.api import Endpoint
+from dynbalance.admin.metrics import Metrics
+from dynbalance.admin.operations import Ask
+from dynbalance.balancer.balancer import Balancer
+from dynbalance.store.membership import Membership
+
+_INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
+
+
+class Pages:
+    """What the admin site serves outside C{/upstream/}."""
+
+    def __init__(self, balancer: Balancer, membership: Membership) -> None:
+        self._balancer = balancer
+        self._metrics = Metrics(balancer, membership)
+        self._dashboard = _dashboard(balancer)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        get = (b"GET",)
+        return (
+            Endpoint(b"/", get, None, self.dashboard),
+            Endpoint(b"/metrics", get, None, self.metrics),
+            Endpoint(b"/healthz", get, None, self.healthz),
+            Endpoint(b"/readyz", get, None, self.readyz),
+        )
+
+    async def dashboard(self, ask: Ask) -> Page:
+        return self._dashboard
+
+    async def metrics(self, ask: Ask) -> Page:
+        return self._metrics.page()
+
+    async def healthz(self, ask: Ask) -> Answer:
+        """Alive: who can answer is."""
+        return Answer("OK")
+
+    async def readyz(self, ask: Ask) -> Answer:
+        """Ready while at least one upstream has a server that may be chosen."""
+        usable = {upstream.name: upstream.usable for upstream in self._balancer}
+        why = {
+            upstream.name: upstream.why_none()
+            for upstream in self._balancer
+            if not usable[upstream.name]
+        }
+        data: Json = {"usable_servers": usable, "why": why}
+        if any(usable.values()):
+            return Answer("Ready", data)
+        return Answer("No upstream has a usable server", data, status=503)
+
+
+def _dashboard(balancer: Balancer) -> Page:
+    """The page with the upstreams' names in it, and what it may do."""
+    raw = resources.files(__package__).joinpath("dashboard.html").read_bytes()
+    names = html.escape(json.dumps(list(balancer.upstreams)), quote=True)
+    body = raw.replace(b"{upstreams}", names.encode("ascii"))
+    policy = (
+        "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none';"
+        f" form-action 'none'; frame-ancestors 'none'; script-src {_sources(b'script', body)};"
+        f" style-src {_sources(b'style', body)}"
+    )
+    return Page(
+        content_type=b"text/html; charset=utf-8",
+        body=body,
+        headers=(
+            (b"content-security-policy", policy.encode("ascii")),
+            (b"referrer-policy", b"no-referrer"),
+        ),
+    )
+
+
+def _sources(tag: bytes, body: bytes) -> str:
+    """The hashes of what stands inline, so that nothing else runs."""
+    return " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode('ascii')}'"
+        for name, text in _INLINE.findall(body)
+        if name == tag
+    )

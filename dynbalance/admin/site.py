@@ -1,0 +1,146 @@
+"""
+The admin API on a listener of its own, by C{twisted.web}.
+
+Knows C{twisted.web}'s requests and what has to be refused before a body is
+read; refuses to know what is answered.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from dynbalance.admin.answers import Reply, page, reply
+from dynbalance.admin.api import BODY_LIMIT, TOO_LARGE, Api, UpstreamApi
+from dynbalance.admin.operations import Operations
+from dynbalance.admin.pages import Pages
+
+IDLE = 60.0
+"""Seconds of silence after which a connection is closed."""
+
+LINGER = 5.0
+"""Seconds that the rest of a refused body is read and thrown away."""
+
+
+class ApiResource(Resource):
+    """
+    An L{Api} as a resource, for all paths below the place where it is put:
+    the API knows the whole path.
+    """
+
+    isLeaf = True
+
+    def __init__(self, api: Api) -> None:
+        Resource.__init__(self)
+        self._api = api
+
+    def render(self, request: Request) -> int:
+        asked = self._api.answer(
+            request.method,
+            request.path,
+            request.uri.partition(b"?")[2],
+            request.content.read() if request.content else b"",
+            request.getHeader(b"content-type"),
+            getattr(request.getClientAddress(), "host", ""),
+            request.getHeader(b"origin"),
+            request.getHeader(b"host"),
+        )
+        _Answering(request, asked)
+        return NOT_DONE_YET
+
+
+class _Answering:
+    """
+    One request that waits for its reply.  A client that leaves early does not
+    stop what it has ordered.
+    """
+
+    def __init__(self, request: Request, asked: Deferred[Reply]) -> None:
+        self._request = request
+        self._gone = False
+        request.notifyFinish().addErrback(self._left)
+        asked.addCallback(self._write)
+
+    def _left(self, reason: Failure) -> None:
+        self._gone = True
+
+    def _write(self, reply: Reply) -> None:
+        if self._gone:
+            return
+        request = self._request
+        request.setHeader(b"server", b"dynbalance")
+        request.setResponseCode(reply.status)
+        for name, value in reply.headers:
+            request.setHeader(name, value)
+        request.write(reply.body)
+        request.finish()
+
+
+class AdminRequest(Request):
+    """
+    A request whose body ends at L{BODY_LIMIT}: C{twisted.web} would keep any
+    length on the disk before it asks anybody.
+
+    The refusal is written at once.  What still comes is read and thrown away
+    for a while, since closing a connection with unread bytes may take the
+    refusal away from the client that is still sending.
+    """
+
+    _refused = False
+    _received = 0
+    _end: IDelayedCall | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        Request.gotLength(self, 0 if length is not None and length > BODY_LIMIT else length)
+        if length is not None and length > BODY_LIMIT:
+            self._refuse()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._refused:
+            return
+        if self._received > BODY_LIMIT:
+            self._refuse()
+        else:
+            Request.handleContentChunk(self, data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._refused:
+            self.channel.loseConnection()
+        else:
+            Request.requestReceived(self, command, path, version)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._end is not None and self._end.active():
+            self._end.cancel()
+        Request.connectionLost(self, reason)
+
+    def _refuse(self) -> None:
+        self._refused = True
+        # Nobody shall be told to go on.
+        self.requestHeaders.removeHeader(b"expect")
+        refusal = reply(page(TOO_LARGE))
+        transport = ITCPTransport(self.channel.transport)
+        lines = [b"HTTP/1.1 413 Content Too Large", b"connection: close", b"server: dynbalance"]
+        lines += [name + b": " + value for name, value in refusal.headers]
+        transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + refusal.body)
+        self._end = self.channel.callLater(LINGER, transport.abortConnection)
+
+
+class AdminSite(Site):
+    """The API, the pages beside it, and nothing else."""
+
+    displayTracebacks = False
+
+    def __init__(self, operations: Operations, pages: Pages, reactor: IReactorTime) -> None:
+        api = Api((*UpstreamApi(operations).endpoints, *pages.endpoints()))
+        Site.__init__(
+            self, ApiResource(api), requestFactory=AdminRequest, timeout=IDLE, reactor=reactor
+        )
+
+    def log(self, request: http.Request) -> None:
+        """Nothing: orders are logged where they are carried out, and the rest is polling."""

@@ -1,0 +1,153 @@
+"""
+Servers as the API shows them.
+
+Puts together what the store recorded and what this node sees; refuses to know
+how either came about.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from dynbalance.admin.answers import Json
+from dynbalance.balancer.server import Server
+from dynbalance.balancer.upstream import Upstream
+from dynbalance.store.contract import ServerRecord, Snapshot
+
+
+@frozen(slots=True, kw_only=True)
+class Health:
+    """How many servers an upstream has, by the words of the API."""
+
+    total: int
+    enabled: int
+    active: int
+
+    @property
+    def verdict(self) -> str:
+        return "healthy" if self.active else "unhealthy"
+
+    def fields(self) -> dict[str, Json]:
+        return {
+            "total_servers": self.total,
+            "enabled_servers": self.enabled,
+            "active_servers": self.active,
+            "expired_servers": self.enabled - self.active,
+        }
+
+
+def is_active(record: ServerRecord, now: float, ttl: float) -> bool:
+    """
+    Whether its heartbeats come; one that needs none is always active.
+
+    @param now: the store's clock.
+    """
+    if not record.order.heartbeat:
+        return True
+    return record.last_heartbeat is not None and now - record.last_heartbeat <= ttl
+
+
+class Listing:
+    """
+    The servers of one upstream: those of the configuration file, then those
+    of the store.  A server of the file hides one of the store with the same
+    address, as it does in the balancer.
+    """
+
+    def __init__(self, upstream: Upstream, snapshot: Snapshot | None, ttl: float) -> None:
+        """
+        @param snapshot: C{None} when the store was never seen.
+        @param ttl: seconds after its last heartbeat that a server is active.
+        """
+        self._fixed = [server for server in upstream.servers if server.from_file]
+        fixed = {server.key for server in self._fixed}
+        records = snapshot.servers if snapshot else ()
+        self._records = [record for record in records if record.order.address not in fixed]
+        self._upstream = upstream
+        self._now = snapshot.now if snapshot else 0.0
+        self._ttl = ttl
+
+    def health(self) -> Health:
+        enabled = sum(not server.down for server in self._fixed)
+        active = enabled
+        for record in self._records:
+            enabled += record.enabled
+            active += record.enabled and is_active(record, self._now, self._ttl)
+        return Health(
+            total=len(self._fixed) + len(self._records), enabled=enabled, active=active
+        )
+
+    def status(self) -> list[Json]:
+        shown: list[Json] = [_fixed(server) for server in self._fixed]
+        shown.extend(self._stored(record) for record in self._records)
+        return shown
+
+    def _stored(self, record: ServerRecord) -> dict[str, Json]:
+        order = record.order
+        server = self._upstream.server(order.address)
+        beat = record.last_heartbeat
+        return _fields(
+            addr=order.address,
+            host=order.host,
+            port=order.port,
+            connections=server.load if server else record.connections,
+            weight=order.weight,
+            max_conns=order.max_conns,
+            enabled=record.enabled,
+            is_active=is_active(record, self._now, self._ttl),
+            last_heartbeat=moment(beat),
+            time_since_heartbeat=None if beat is None else moment(max(0.0, self._now - beat)),
+            created_at=moment(record.created_at),
+            updated_at=moment(record.updated_at),
+            disabled_at=moment(record.disabled_at),
+            disabled_reason=record.disabled_reason,
+            heartbeat=order.heartbeat,
+            max_fails=order.max_fails,
+            fail_timeout=moment(order.fail_timeout),
+            source="store",
+            backup=order.backup,
+            **_live(server),
+        )
+
+
+def _fixed(server: Server) -> dict[str, Json]:
+    return _fields(
+        addr=server.key,
+        host=server.address.host,
+        port=server.address.port,
+        connections=server.load,
+        weight=server.weight,
+        max_conns=server.max_conns,
+        enabled=not server.down,
+        is_active=not server.down,
+        heartbeat=False,
+        max_fails=server.max_fails,
+        fail_timeout=moment(server.fail_timeout),
+        source="file",
+        backup=server.backup,
+        **_live(server),
+    )
+
+
+def _live(server: Server | None) -> dict[str, Json]:
+    """What only this node can tell; it may not have met the server yet."""
+    if server is None:
+        return {"state": "unknown", "node_connections": 0, "why": "this node cannot use it"}
+    return {
+        "state": server.state.value,
+        "node_connections": server.held,
+        "why": server.why_not,
+    }
+
+
+def _fields(**fields: Json) -> dict[str, Json]:
+    """What is not known is left out."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def moment(seconds: float | None) -> Json:
+    """Seconds to the millisecond; whole ones without a fraction."""
+    if seconds is None:
+        return None
+    rounded = round(seconds, 3)
+    return int(rounded) if rounded.is_integer() else rounded
