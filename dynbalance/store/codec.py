@@ -57,6 +57,8 @@ def order_text(order: ServerOrder) -> str:
 
 def sync_call(prefix: str, node: str, lease: float, reports: Mapping[str, Report]) -> Call:
     """
+    What C{sync.lua} takes.
+
     @raise ValueError: a node holds less than nothing, which no sum may contain.
     """
     args = [member(node), repr(lease)]
@@ -70,6 +72,7 @@ def sync_call(prefix: str, node: str, lease: float, reports: Mapping[str, Report
 
 
 def leave_call(prefix: str, node: str, upstreams: Iterable[str]) -> Call:
+    """What C{leave.lua} takes."""
     return _node_keys(prefix, node, upstreams), [member(node)]
 
 
@@ -81,6 +84,7 @@ def _node_keys(prefix: str, node: str, upstreams: Iterable[str]) -> list[str]:
 
 
 def sync_answers(upstreams: Iterable[str], reply: Reply) -> dict[str, SyncAnswer]:
+    """What C{sync.lua} says of each upstream, in the order in which they were told."""
     return {
         upstream: SyncAnswer(
             revision=int(revision),
@@ -96,12 +100,15 @@ def sync_answers(upstreams: Iterable[str], reply: Reply) -> dict[str, SyncAnswer
 
 
 def expiry(reply: Reply) -> Expiry:
+    """What C{expire.lua} says."""
     count, disabled = reply
     return Expiry(expired_count=count, disabled=tuple(text(address) for address in disabled))
 
 
 def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
     """
+    What C{snapshot.lua} says.
+
     @return: what can be read, and address -> why not for what cannot.
     """
     revision, now, metas, beats, counts = reply
@@ -121,6 +128,8 @@ def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
 
 def server(address: str, reply: Sequence[bytes | None]) -> ServerRecord:
     """
+    One server.
+
     @param reply: JSON text, heartbeat, count.
     @raise ValueError: saying why this is no server.
     """

@@ -11,13 +11,12 @@ connection with it, because a late answer would be taken for the next call's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txredisapi import (  # type: ignore[import-untyped]
     ConnectionError as LostConnection,
@@ -25,6 +24,7 @@ from txredisapi import (  # type: ignore[import-untyped]
 from txredisapi import RedisError, RedisProtocol, ResponseError
 
 from dynbalance.errors import ServerExists, ServerNotFound, StoreUnavailable
+from dynbalance.log import Logger
 from dynbalance.store import codec, scripts
 from dynbalance.store.codec import Reply
 from dynbalance.store.contract import (
@@ -148,7 +148,7 @@ class RedisStore:
         return tried
 
     def when_reached(self) -> Deferred[None]:
-        """Fires when the store is there, at once if it is."""
+        """Fires when the store is there, at once if it is; or when it is closed."""
         if self._link is not None:
             return succeed(None)
         reached: Deferred[None] = Deferred(self._reached.remove)
@@ -159,6 +159,8 @@ class RedisStore:
         self._closed = True
         self._seeking.cancel()
         self._lost("the store was closed")
+        _fire(self._tried)
+        _fire(self._reached)
         ends = [link.when_ended() for link in self._links]
         for link in self._links:
             link.abort()
@@ -167,12 +169,11 @@ class RedisStore:
     async def _seek(self) -> None:
         """Hold one connection, again and again."""
         failures = 0
-        while True:
+        # Whoever is told of a contact may close the store before it returns.
+        while not self._closed:
             attempt = Deferred.fromCoroutine(self._connect())
             attempt.addTimeout(max(CONNECT_TIMEOUT, self._timeout), self._clock, _late("contact"))
             link = await attempt.addErrback(self._refused)
-            if self._closed:
-                return
             _fire(self._tried)
             if link is None:
                 failures += 1
@@ -182,11 +183,12 @@ class RedisStore:
                 await link.when_ended()
                 if self._link is link:
                     self._lost("the connection to the store was lost")
-            await deferLater(self._clock, min(LAST_DELAY, FIRST_DELAY * 2 ** min(failures, 10)))
+            if not self._closed:
+                delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(max(failures - 1, 0), 10))
+                await deferLater(self._clock, delay)
 
     async def _connect(self) -> _Link | None:
-        link = await self._endpoint.connect(Factory.forProtocol(_Link))
-        assert isinstance(link, _Link)
+        link = cast(_Link, await self._endpoint.connect(Factory.forProtocol(_Link)))
         self._links.add(link)
         link.when_ended().addCallback(lambda _: self._links.discard(link))
         try:

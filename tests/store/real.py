@@ -24,7 +24,11 @@ class Client:
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(DEADLINE)
-        self._socket.connect(path)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
         self._reader = hiredis.Reader()
 
     def __call__(self, *words: str | bytes | float) -> Any:

@@ -30,15 +30,15 @@ class RedisStoreTests(StoreContract, TestCase):
     def tearDownClass(cls) -> None:
         cls.server.end()
 
-    async def setUp(self) -> None:
+    def setUp(self) -> Any:
         self.client = Client(self.server.path)
         self.client("FLUSHALL")
         self.store = RedisStore(unix_endpoint(reactor, self.server.path), clock)
-        await self.store.open()
+        self.addCleanup(self.client.close)
+        return self.store.open()
 
-    async def tearDown(self) -> None:
-        await self.store.close()
-        self.client.close()
+    def tearDown(self) -> Any:
+        return self.store.close()
 
     async def elapse(self, seconds: float) -> None:
         age(self.client, seconds)

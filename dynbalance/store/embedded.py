@@ -1,0 +1,251 @@
+"""
+The store in a Valkey or Redis server of our own.
+
+Knows the server's directory, options and life; refuses to know the calls, which
+L{RedisStore <dynbalance.store.redis.RedisStore>} makes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from zope.interface import implementer
+
+from dynbalance.errors import StoreUnusable
+from dynbalance.log import Logger
+from dynbalance.store import leash
+from dynbalance.store.child import Child
+from dynbalance.store.contract import (
+    Expiry,
+    Intent,
+    Report,
+    ServerOrder,
+    ServerRecord,
+    Snapshot,
+    SyncAnswer,
+)
+from dynbalance.store.endpoints import CONNECT_TIMEOUT
+from dynbalance.store.program import find_program
+from dynbalance.store.redis import RedisStore
+
+START = 10.0
+"""Seconds that a start waits for the server to have loaded its data."""
+
+SOCKET_PATH = 107
+"""Bytes of a unix socket's path at most."""
+
+
+class Place:
+    """
+    The directory that one daemon's server works in.
+
+    @ivar socket: the path of the server's socket.
+    """
+
+    def __init__(self, state_dir: str) -> None:
+        self.directory = os.path.join(os.path.abspath(state_dir), "store")
+        self.socket = self.inside("server.sock")
+        self._elsewhere: str | None = None
+        self._lock: int | None = None
+
+    def inside(self, name: str) -> str:
+        """The path of a file in the directory."""
+        return os.path.join(self.directory, name)
+
+    def claim(self) -> None:
+        """
+        Make the directory and take it for this process.
+
+        @raise StoreUnusable: when it cannot be had.
+        """
+        if self._lock is not None:
+            return
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            os.chmod(self.directory, 0o700)
+            lock = os.open(self.inside("daemon.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreUnusable(f"the embedded store's directory: {error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(lock, 20).decode("ascii", "replace").strip()
+            os.close(lock)
+            raise StoreUnusable(
+                f"{self.directory} is used by another dynbalance, process {owner}:"
+                " give each its own state directory, or both one Redis"
+            ) from None
+        os.truncate(lock, 0)
+        os.write(lock, b"%d\n" % os.getpid())
+        self._lock = lock
+        if len(os.fsencode(self.socket)) > SOCKET_PATH:
+            self._elsewhere = tempfile.mkdtemp(prefix="dynbalance-")
+            self.socket = os.path.join(self._elsewhere, "server.sock")
+
+    def release(self) -> None:
+        """Give it to whoever comes next."""
+        if self._elsewhere is not None:
+            shutil.rmtree(self._elsewhere, ignore_errors=True)
+            self._elsewhere = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+@implementer(IStreamClientEndpoint)
+class _Socket:
+    """The server's socket, whose path is known once the place is claimed."""
+
+    def __init__(self, reactor: Any, place: Place) -> None:
+        self._reactor = reactor
+        self._place = place
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        endpoint = UNIXClientEndpoint(self._reactor, self._place.socket, timeout=CONNECT_TIMEOUT)
+        connected: Deferred[Any] = endpoint.connect(protocolFactory)
+        return connected
+
+
+class EmbeddedStore:
+    """
+    A L{Store <dynbalance.store.contract.Store>} that brings its own server.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        state_dir: str,
+        reactor: Any,
+        *,
+        prefix: str = "upstream",
+        timeout: float = 1.0,
+        program: str | None = None,
+    ) -> None:
+        """
+        @param state_dir: C{store} in it becomes the server's directory.
+        @param reactor: for time, processes and unix sockets.
+        @param program: the server's path; found if C{None}.
+        """
+        self._reactor = reactor
+        self._program = program
+        self._place = Place(state_dir)
+        self._redis = RedisStore(
+            _Socket(reactor, self._place), reactor, prefix=prefix, timeout=timeout
+        )
+        self._child: Child | None = None
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedStore {self._place.directory} {self._child}>"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id while it runs."""
+        return None if self._child is None else self._child.pid
+
+    @property
+    def available(self) -> bool:
+        return self._redis.available
+
+    def claim(self) -> None:
+        """
+        Find the program and take the directory, before anything is started;
+        C{open} does it otherwise.
+
+        @raise StoreUnusable: when one of them cannot be had.
+        """
+        self._claimed()
+
+    def _claimed(self) -> str:
+        program = self._program or find_program()
+        self._place.claim()
+        return program
+
+    def open(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> None:
+        command = self._command(self._claimed())
+        self._child = Child(self._reactor, command, self._place.inside("server.log"))
+        self._child.start()
+        await self._redis.open()
+        reached = self._redis.when_reached().addTimeout(START, self._reactor)
+        try:
+            await reached
+        except defer.TimeoutError:
+            self._log.error(
+                "The embedded store is not ready after {seconds} s; its log is {log}",
+                seconds=START,
+                log=self._place.inside("server.log"),
+            )
+
+    def close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        await self._redis.close()
+        if self._child is not None:
+            # Asked by TERM, the server does what SHUTDOWN does.
+            await self._child.stop()
+        self._place.release()
+
+    def _command(self, program: str) -> list[str]:
+        # -I and -S: nothing of the daemon's environment or site is needed.
+        leashed = [sys.executable, "-I", "-S", leash.__file__]
+        leashed += [str(os.getpid()), self._place.inside("data.lock"), program]
+        # No file name first: the server reads no configuration but this.
+        return [
+            *leashed,
+            *("--port", "0"),
+            *("--unixsocket", self._place.socket),
+            *("--unixsocketperm", "700"),
+            *("--dir", self._place.directory),
+            *("--appendonly", "yes"),
+            *("--appendfsync", "everysec"),
+            *("--save", ""),
+            *("--maxmemory-policy", "noeviction"),
+            *("--daemonize", "no"),
+        ]
+
+    # The calls.
+
+    def snapshot(self, upstream: str) -> Deferred[Snapshot]:
+        return self._redis.snapshot(upstream)
+
+    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
+        return self._redis.add(upstream, order, by)
+
+    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
+        return self._redis.remove(upstream, address, by)
+
+    def set_intent(
+        self, upstream: str, address: str, intent: Intent, by: str
+    ) -> Deferred[ServerRecord]:
+        return self._redis.set_intent(upstream, address, intent, by)
+
+    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
+        return self._redis.beat(upstream, address, reenable)
+
+    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
+        return self._redis.expire(upstream, ttl)
+
+    def sync(
+        self, node: str, lease: float, reports: Mapping[str, Report]
+    ) -> Deferred[Mapping[str, SyncAnswer]]:
+        return self._redis.sync(node, lease, reports)
+
+    def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
+        return self._redis.leave(node, upstreams)
+
+    def recount(self, upstream: str) -> Deferred[int]:
+        return self._redis.recount(upstream)
