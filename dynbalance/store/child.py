@@ -40,12 +40,14 @@ class Child(ProcessProtocol):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, command: Sequence[str], log: str) -> None:
+    def __init__(self, reactor: Any, name: str, command: Sequence[str], log: str) -> None:
         """
+        @param name: what messages call it.
         @param command: program and arguments.
         @param log: the file that gets all that it writes.
         """
         self._reactor = reactor
+        self._name = name
         self._command = command
         self._log_path = log
         self._failures = 0
@@ -55,7 +57,7 @@ class Child(ProcessProtocol):
         self._ending: Deferred[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Child {self._command[0]} pid={self.pid}>"
+        return f"<Child {self._name} pid={self.pid}>"
 
     @property
     def pid(self) -> int | None:
@@ -110,8 +112,8 @@ class Child(ProcessProtocol):
         delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
         self._failures += 1
         self._log.error(
-            "{program} does not run: {reason}; started again in {delay} s; its log is {log}",
-            program=self._command[0],
+            "{name} does not run: {reason}; started again in {delay} s; its log is {log}",
+            name=self._name,
             reason=reason,
             delay=delay,
             log=self._log_path,

@@ -175,8 +175,9 @@ class EmbeddedStore:
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        command = self._command(self._claimed())
-        self._child = Child(self._reactor, command, self._place.inside("server.log"))
+        program = self._claimed()
+        log = self._place.inside("server.log")
+        self._child = Child(self._reactor, program, self._command(program), log)
         self._child.start()
         await self._redis.open()
         reached = self._redis.when_reached().addTimeout(START, self._reactor)
@@ -186,7 +187,7 @@ class EmbeddedStore:
             self._log.error(
                 "The embedded store is not ready after {seconds} s; its log is {log}",
                 seconds=START,
-                log=self._place.inside("server.log"),
+                log=log,
             )
 
     def close(self) -> Deferred[None]:

@@ -63,7 +63,9 @@ class _Link(RedisProtocol):  # type: ignore[misc]
         self.connected = 0
         self._ended = True
         while self.replyQueue.waiting:
-            self.replyReceived(LostConnection("the connection to the store was lost"))
+            self.replyReceived(
+                LostConnection(f"the connection to the store was lost: {why.getErrorMessage()}")
+            )
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)

@@ -32,9 +32,15 @@ class Client:
         self._reader = hiredis.Reader()
 
     def __call__(self, *words: str | bytes | float) -> Any:
+        self.send(*words)
+        return self.receive()
+
+    def send(self, *words: str | bytes | float) -> None:
         raw = [w if isinstance(w, bytes) else str(w).encode() for w in words]
         parts = [b"*%d\r\n" % len(raw), *(b"$%d\r\n%s\r\n" % (len(w), w) for w in raw)]
         self._socket.sendall(b"".join(parts))
+
+    def receive(self) -> Any:
         while True:
             reply = self._reader.gets()
             if reply is not False:
