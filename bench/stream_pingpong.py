@@ -29,12 +29,14 @@ MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 
 def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as skt:
         skt.bind(("127.0.0.1", 0))
         return int(skt.getsockname()[1])
 
 
 def wait_for(port: int) -> None:
+    """Return when something listens."""
     for _ in range(200):
         with socket.socket() as skt:
             if not skt.connect_ex(("127.0.0.1", port)):
@@ -45,6 +47,7 @@ def wait_for(port: int) -> None:
 
 @contextmanager
 def running(*command: str):
+    """A program, ended afterwards."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         yield process.pid
@@ -60,9 +63,10 @@ def cpu(pid: int) -> float:
 
 
 def drive(port: int, messages: int, keepalive: bool) -> None:
+    """Send messages and wait for the answers."""
     subprocess.run(
-        ["redis-benchmark", "-p", str(port), "-t", "ping_mbulk", "-n", str(messages)]
-        + ["-c", str(CLIENTS), "-k", "1" if keepalive else "0", "-q"],
+        f"redis-benchmark -p {port} -t ping_mbulk -n {messages} -c {CLIENTS} -q"
+        f" -k {int(keepalive)}".split(),
         check=True,
         stdout=subprocess.DEVNULL,
         timeout=120,
@@ -148,6 +152,7 @@ def calls(pid: int, port: int) -> str:
 
 
 def main() -> None:
+    """Measure and print."""
     redis, source = free_port(), free_port()
     results: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -186,7 +191,7 @@ def main() -> None:
     print(f"{'':11} {'us a message':>13} {'us a connection':>16} {'CPU s a GB':>11}")
     for name, row in results.items():
         print(f"{name:11} {row[0]:13.1f} {row[1]:16.1f} {row[2]:11.3f}")
-    ratios = [ours / theirs for ours, theirs in zip(results["dynbalance"], results["nginx"])]
+    ratios = [ours / theirs for theirs, ours in zip(*results.values())]
     print(f"{'ratio':11} {ratios[0]:13.2f} {ratios[1]:16.2f} {ratios[2]:11.2f}")
 
 

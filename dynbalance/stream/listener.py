@@ -21,6 +21,7 @@ from dynbalance.stream.session import Session, SocketSession
 if TYPE_CHECKING:
     import socket
 
+    from twisted import logger
     from twisted.internet.error import ConnectError
     from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 
@@ -77,7 +78,7 @@ class _Seldom:
     written once a second at most, with the number of those left out.
     """
 
-    def __init__(self, log: Logger, text: str) -> None:
+    def __init__(self, log: logger.Logger, text: str) -> None:
         self._log = log
         self._text = text + "{more}"
         self._next = 0.0
@@ -213,9 +214,12 @@ class StreamListener(ServerFactory):
         """Fires when no session runs."""
         if not self.sessions:
             return succeed(None)
-        waiting: Deferred[None] = Deferred(lambda given_up: self._idle.remove(given_up))
+        waiting: Deferred[None] = Deferred(self._give_up)
         self._idle.append(waiting)
         return waiting
+
+    def _give_up(self, waiting: Deferred[None]) -> None:
+        self._idle.remove(waiting)
 
     def abort_all(self) -> None:
         """Close what still runs."""

@@ -7,6 +7,7 @@ Knows producers and half-close; how a server is found is the L{Session}'s.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from dynbalance.net.dial import Target
     from dynbalance.stream.listener import StreamListener
+
+_FAREWELL = 5.0
+"""Seconds that a silent peer has for its end."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -86,13 +90,13 @@ class TransportSession(Session):
     @ivar last: when bytes were moved last, in seconds of the hub's clock.
     """
 
-    __slots__ = ("_client", "_over", "_server", "last")
+    __slots__ = ("_client", "_leaving", "_over", "_server", "last")
 
     def __init__(self, listener: StreamListener, client: ClientProtocol) -> None:
         super().__init__(listener)
         self._client = client
         self._server: _Half | None = None
-        self._over = False
+        self._leaving = self._over = False
         self.last = 0.0
 
     def connected(self, skt: socket.socket, target: Target) -> None:
@@ -112,9 +116,17 @@ class TransportSession(Session):
         self._client.transport.abortConnection()
 
     def silence(self) -> float:
-        return self.listener.deadlines.now() - self.last
+        return inf if self._leaving else self.listener.deadlines.now() - self.last
 
     def close(self, ending: Ending) -> None:
+        if ending is Ending.IDLE and not self._leaving:
+            # Quietly, but a peer that does not even take its end is cut off.
+            self._leaving = True
+            self.listener.deadlines.set(self, _FAREWELL)
+            self._flush_and_close(self._client)
+            if self._server is not None:
+                self._flush_and_close(self._server)
+            return
         for half in (self._client, self._server):
             if half is not None and not half.lost:
                 half.transport.abortConnection()
