@@ -166,18 +166,20 @@ class FailureTests(TestCase):
         made.failed(only(made, "a"))
         made.apply(snapshot(order("b"), revision=2))
         made.apply(snapshot(order("a"), order("b"), revision=3))
+        self.assertEqual(only(made, "a").fails, 0)
         self.assertIn("a", letters(made, 30))
 
     def test_failure_of_a_removed_server(self) -> None:
         """A failure told after the removal harms nobody."""
-        made = self.pair()
+        made = upstream(order("a"), order("b"), order("c"), clock=self.clock)
         server = only(made, "a")
-        lease = taken(made, only(made, "b"))
-        made.apply(snapshot(order("b"), revision=2))
+        lease = taken(made, only(made, "b"), only(made, "c"))
+        made.apply(snapshot(order("b"), order("c"), revision=2))
         self.assertFalse(made.failed(server))
         self.assertFalse(made.succeeded(server))
+        self.assertEqual((server.failures, server.fails), (1, 0))
         lease.release()
-        self.assertEqual(letters(made, 3), "bbb")
+        self.assertEqual(set(letters(made, 20)), {"b", "c"})
 
     def test_becoming_the_only_server(self) -> None:
         """A failed server that is left alone is in at once, and stays in."""

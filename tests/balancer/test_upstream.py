@@ -305,6 +305,24 @@ class CountTests(TestCase):
         taken(made, only(made, "a"), only(made, "c"))
         self.assertEqual(made.report(full=True), {"a:80": 1, "b:80": 1})
 
+    def test_full_report_takes_back(self) -> None:
+        """A number that the store has and that is 0 now is in a full report too."""
+        made = upstream(order("a"))
+        lease = taken(made)
+        self.exchange(made, {"a:80": 1})
+        lease.release()
+        self.assertEqual(self.exchange(made, {"a:80": 0}, full=True), {"a:80": 0})
+        self.assertEqual(made.report(), {})
+
+    def test_lapse_with_the_same_total(self) -> None:
+        """When this node's part is gone and the total is not less, others have it."""
+        made = upstream(order("a"))
+        taken(made)
+        self.exchange(made, {"a:80": 4})
+        made.lapsed()
+        made.apply_totals({})
+        self.assertEqual((only(made, "a").others, only(made, "a").load), (4, 5))
+
     def test_others_are_the_rest(self) -> None:
         """What other nodes hold is the total less what the store has from this one."""
         made = upstream(order("a"))
