@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.server import Server, State
 from dynbalance.balancer.upstream import FileServer, Upstream
 from dynbalance.errors import BadAddress, LeaseError
-from dynbalance.store.contract import MANUAL, Intent, ServerOrder, ServerRecord
+from dynbalance.store.contract import (
+    HEARTBEAT_TIMEOUT,
+    MANUAL,
+    Intent,
+    ServerOrder,
+    ServerRecord,
+)
 from tests.balancer.building import (
     letters,
     only,
@@ -172,6 +179,9 @@ class MembershipTests(TestCase):
         self.assertIs(only(made, "a").state, State.DISABLED)
         self.assertEqual(only(made, "a").disabled_reason, MANUAL)
         self.assertEqual(only(made, "a").why_not, "an operator disabled it")
+        silent = evolve(disabled, disabled_reason=HEARTBEAT_TIMEOUT)
+        made.apply(snapshot(silent, order("b"), revision=2))
+        self.assertEqual(only(made, "a").disabled_reason, HEARTBEAT_TIMEOUT)
         made.apply(snapshot(record(order("a"), expired=True), order("b"), revision=3))
         self.assertIs(only(made, "a").state, State.EXPIRED)
         self.assertEqual(letters(made, 5), "bbbbb")
