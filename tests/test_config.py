@@ -21,6 +21,7 @@ from dynbalance.config import (
     HttpConfig,
     JwtConfig,
     OptionError,
+    RouteConfig,
     StoreConfig,
     StoreKind,
     StoreUrl,
@@ -311,6 +312,14 @@ class RulesTests(TestCase):
             problems('[[http]]\nroutes = [{ upstream = "default" }, { upstream = "default" }]'),
         )
 
+    def test_hosts_of_routes(self) -> None:
+        """A route's host is a name, a suffix, an address in brackets, or any."""
+        for host in ("a.example", "*.example", "[::1]", "", "LOCALHOST"):
+            route = RouteConfig(upstream="default", host=host)
+            self.assertEqual(host.lower(), route.host)
+        for host in ("a:80", "a.", "a.*", "*", "::1", "a b", "\xe4.example"):
+            self.assertRaises(ValueError, RouteConfig, upstream="default", host=host)
+
     def test_listeners_of_the_file(self) -> None:
         """A file that names one kind of listener gets none of the other."""
         config = parse("[[http]]")
@@ -483,6 +492,7 @@ class HeaderTests(TestCase):
         for name, value in (
             ("X-A", "a\r\nB: c"),
             ("X-A", "a\x00"),
+            ("X-A", "\xe4"),
             ("X A", "a"),
             ("", "a"),
             ("X-A:", "a"),

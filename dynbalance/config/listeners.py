@@ -67,14 +67,18 @@ class RouteConfig:
     """
     Requests for a host and below a path that go to another upstream.
 
-    @ivar host: in lower case, without a port; empty for any.
+    @ivar host: in lower case, without a port; C{*.suffix} for all below it,
+        empty for any.
     """
 
     upstream: str = field(validator=NAME)
     host: str = field(
         default="",
         converter=lowered,
-        validator=matches(r"([a-z0-9_.-]{1,253}|\[[0-9a-f:.]+\])?", "a host's name without a port"),
+        validator=matches(
+            r"((\*\.)?[a-z0-9_.-]{0,252}[a-z0-9_-]|\[[0-9a-f:.]+\])?",
+            "a host's name, *.suffix, or [v6], without a port or a final dot",
+        ),
     )
     path: str = field(default="/", validator=matches(r"/[!-~]*", "a path such as /v1/"))
 

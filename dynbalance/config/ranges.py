@@ -27,7 +27,7 @@ YEAR = 366 * 24 * 3600.0
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 """A header field's name (RFC 9110, 5.6.2)."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*\Z")
 
 FRAMING = frozenset([
     "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer",
@@ -129,9 +129,9 @@ def hash_key(instance: Any, attribute: Attribute[Any], value: str) -> None:
 
 
 def header_value(instance: Any, attribute: Attribute[Any], value: str) -> None:
-    """A header's value: a template without control characters."""
-    if _CONTROL.search(value):
-        raise ValueError(f"{value!r} holds a control character")
+    """A header's value: a template of visible ASCII, blanks and tabs."""
+    if not _FIELD_VALUE.match(value):
+        raise ValueError(f"{value!r} holds what is not ASCII or a control character")
     parse_template(value, TRAFFIC_VARIABLES)
 
 
