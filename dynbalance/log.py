@@ -7,9 +7,8 @@ what is below it costs one comparison.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from constantly import NamedConstant
 from twisted import logger
 from twisted.logger import LogLevel
 
@@ -19,9 +18,9 @@ class Logger(logger.Logger):
     @cvar threshold: events below this level are dropped.
     """
 
-    threshold: ClassVar[NamedConstant] = LogLevel.info
+    threshold: ClassVar[Any] = LogLevel.info
 
-    def emit(self, level: NamedConstant, format: str | None = None, **kwargs: object) -> None:
+    def emit(self, level: Any, format: str | None = None, **kwargs: object) -> None:
         if level >= self.threshold:
             super().emit(level, format, **kwargs)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
@@ -59,16 +60,24 @@ class Node(Service):
     """
     @param reactor: the real one.
     @param random: a number in [0, 1).
+    @param wall: seconds since the epoch.
     @ivar ending: the end was ordered.
     """
 
     _log = Logger()
 
-    def __init__(self, config: Config, reactor: Any, random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        random: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
         self.setName("dynbalance")
         self._config = config
         self._reactor = reactor
         self._random = random
+        self._wall = wall
         self._ports: list[IListeningPort] = []
         self._admin_ports: list[IListeningPort] = []
         self._begun: Deferred[None] | None = None
@@ -149,7 +158,7 @@ class Node(Service):
                 raise StartRefused(
                     [f"http[{index}].access_log: {table.access_log}: {failed.strerror}"]
                 ) from None
-            log = AccessLog(table.listen, out, self._reactor)
+            log = AccessLog(table.listen, out, self._wall, self._reactor.seconds)
         api = UpstreamApi(self.operations)
         mount = Mount(ask=api.answer, max_body=BODY_LIMIT) if table.mount_admin else None
         return HttpListener(table, self.http_upstreams, self.deadlines, mount, log)
@@ -177,12 +186,20 @@ class Node(Service):
         self._admin_ports += listen(
             "admin.listen", self._config.admin.listen, site, self._reactor
         )
+        if self._config.demo and not problems and not isinstance(
+            self._admin_ports[0].getHost(), IPv4Address
+        ):
+            problems.append("--demo: its servers look for admin.listen on an IPv4 address")
         if problems:
             for port in self._ports + self._admin_ports:
                 port.stopListening()
             raise StartRefused(problems)
         for port in self._ports:
             port.stopReading()  # type: ignore[attr-defined]
+        if self._config.demo:
+            address: Any = self._admin_ports[0].getHost()
+            url = f"http://127.0.0.1:{address.port}"
+            self._demo = DemoServers(self._reactor, url, self._config.heartbeat.ttl / 3)
 
     def startService(self) -> None:
         super().startService()
@@ -206,9 +223,7 @@ class Node(Service):
             stream=[table.listen for table in self._config.stream],
             admin=self._config.admin.listen,
         )
-        if self._config.demo:
-            url = f"http://127.0.0.1:{self._admin_ports[0].getHost().port}"
-            self._demo = DemoServers(self._reactor, url, self._config.heartbeat.ttl / 3)
+        if self._demo is not None:
             self._demo.start()
 
     def _cannot_begin(self, failure: Any) -> None:
@@ -226,8 +241,10 @@ class Node(Service):
 
     def cut_short(self) -> None:
         """Wait no longer for what is in flight."""
-        for listener in (*self.http, *self.stream):
-            listener.abort_all()
+        for http in self.http:
+            http.abort_all()
+        for stream in self.stream:
+            stream.abort_all()
 
     async def _close(self) -> None:
         if self._begun is not None:
@@ -239,7 +256,7 @@ class Node(Service):
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         for http in self.http:
             http.drain()
-        listeners = [*self.http, *self.stream]
+        listeners: list[HttpListener | StreamListener] = [*self.http, *self.stream]
         clients = gatherResults([listener.when_idle() for listener in listeners])
         if not await _within(clients, self._config.shutdown_timeout, self._reactor):
             left = sum(listener.active for listener in listeners)

@@ -32,13 +32,14 @@ def makeService(options: Options) -> IService:
         raise refusal(error.problems) from None
     set_level(config.log_level)
 
-    from twisted.internet import reactor
+    from twisted.internet import reactor as global_reactor
 
+    reactor: Any = global_reactor
     # Twisted's reactor goes by the wall clock: a step of that would end every
     # wait at once, or hold back every timer.
-    reactor.seconds = time.monotonic  # type: ignore[attr-defined]
-    node = Node(config, reactor, random.random)
-    reactor.callWhenRunning(_end_in_order, reactor, node)  # type: ignore[attr-defined]
+    reactor.seconds = time.monotonic
+    node = Node(config, reactor, random.random, time.time)
+    reactor.callWhenRunning(_end_in_order, reactor, node)
     return node
 
 

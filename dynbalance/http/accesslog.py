@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
-
-from twisted.internet.interfaces import IReactorTime
 
 if TYPE_CHECKING:
     from dynbalance.http.exchange import Attempt
@@ -28,13 +27,21 @@ class AccessLog:
     """
     @param listener: its name in the lines.
     @param out: takes text; flushed after each line.
-    @param clock: tells seconds since the epoch.
+    @param wall: seconds since the epoch.
+    @param now: seconds of the clock that the requests' times are of.
     """
 
-    def __init__(self, listener: str, out: IO[str], clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        listener: str,
+        out: IO[str],
+        wall: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
         self._listener = listener
         self._out = out
-        self._now = clock.seconds
+        self._wall = wall
+        self._now = now
 
     def request(
         self,
@@ -55,7 +62,7 @@ class AccessLog:
         now = self._now()
         self._write(
             {
-                "time": datetime.fromtimestamp(now, timezone.utc).isoformat(),
+                "time": datetime.fromtimestamp(self._wall(), timezone.utc).isoformat(),
                 "listener": self._listener,
                 "client": client,
                 "method": head.method.decode("latin-1"),

@@ -7,38 +7,43 @@ body whole, asks the API, and has the channel write the reply.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from dynbalance.log import Logger
+
+if TYPE_CHECKING:
+    from dynbalance.admin.answers import Reply
 from twisted.python.failure import Failure
 
 from dynbalance.http.request import RequestHead
 
 
-class Reply(Protocol):
-    """What the API answers."""
+class Ask(Protocol):
+    """The API, as plain values."""
 
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
-
-    @property
-    def body(self) -> bytes: ...
+    def __call__(
+        self,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        body: bytes,
+        content_type: bytes | None,
+        client: str,
+        origin: bytes | None = None,
+        host: bytes | None = None,
+    ) -> Deferred[Reply]: ...
 
 
 @frozen(slots=True)
 class Mount:
     """
-    @ivar ask: method, path, query, body, content type, client -> the reply.
+    @ivar ask: what answers.
     @ivar max_body: bytes; more is answered with 413.
     """
 
-    ask: Callable[[bytes, bytes, bytes, bytes, bytes | None, str], Deferred[Reply]]
+    ask: Ask
     max_body: int = 1 << 20
 
 
@@ -96,6 +101,8 @@ class MountedAdmin:
             b"".join(self._body),
             self._head.get(b"content-type"),
             self._client,
+            self._head.get(b"origin"),
+            self._head.get(b"host"),
         )
         self._asked = asked.addCallbacks(self._replied, self._failed)
 

@@ -4,6 +4,7 @@ From the store's URL to the store.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from dynbalance.config import StoreConfig, StoreKind
@@ -14,6 +15,13 @@ from dynbalance.store.memory import MemoryStore
 from dynbalance.store.redis import RedisStore
 
 
+class _WallClock:
+    """The time that people read, as Redis tells it."""
+
+    def seconds(self) -> float:
+        return time.time()
+
+
 def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
     """
     @param settings: of any kind of URL but C{redis+sentinel}.
@@ -22,7 +30,7 @@ def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
     """
     url = settings.url
     if url.kind is StoreKind.MEMORY:
-        return MemoryStore(reactor)
+        return MemoryStore(_WallClock())
     if url.kind is StoreKind.EMBEDDED:
         embedded = EmbeddedStore(
             state_dir, reactor, prefix=settings.prefix, timeout=settings.timeout

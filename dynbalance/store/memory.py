@@ -9,10 +9,10 @@ that the scripts of the Redis store are compared with.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from attrs import Factory, define, evolve
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime
 
 from dynbalance.errors import ServerExists, ServerNotFound
 from dynbalance.store.contract import (
@@ -27,6 +27,13 @@ from dynbalance.store.contract import (
     SyncAnswer,
 )
 from dynbalance.store.ledger import Ledger
+
+
+class Clock(Protocol):
+    """Tells the time; any C{IReactorTime} does."""
+
+    def seconds(self) -> float:
+        """Seconds since the epoch."""
 
 
 @define(slots=True)
@@ -78,7 +85,7 @@ class MemoryStore:
     A L{Store <dynbalance.store.contract.Store>} that forgets all at its end.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: Clock) -> None:
         """
         @param clock: its seconds are the store's time.
         """
