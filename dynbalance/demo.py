@@ -21,9 +21,11 @@ from twisted.internet.defer import (
 )
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IConsumer, IListeningPort, IReactorTCP, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 from twisted.web import http
-from twisted.web.client import Agent, HTTPConnectionPool, readBody
+from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
@@ -65,6 +67,20 @@ class _QuietSite(Site):
 
     def log(self, request: http.Request) -> None:
         """Nothing."""
+
+
+class _Unread(Protocol):
+    """
+    Takes a body and keeps nothing of it.
+
+    @ivar done: fires at its end.
+    """
+
+    def __init__(self) -> None:
+        self.done: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.done.callback(None)
 
 
 @implementer(IBodyProducer)
@@ -158,7 +174,9 @@ class _DemoServer:
             _Form({"host": LOOPBACK, "port": self.port}),
         )
         response = await asked
-        await readBody(response)
+        unread = _Unread()
+        response.deliverBody(unread)
+        await unread.done
         return int(response.code)
 
 
