@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from twisted import logger
 from twisted.logger import LogLevel
+
+from twisted import logger
 
 
 class Logger(logger.Logger):

@@ -175,12 +175,12 @@ class Node(Service):
             )
             return bound
 
-        for index, (http, http_listener) in enumerate(zip(self._config.http, self.http)):
-            path = f"http[{index}].listen"
-            self._ports += listen(path, http.listen, http_listener, self.hub)
-        for index, (stream, stream_listener) in enumerate(zip(self._config.stream, self.stream)):
-            path = f"stream[{index}].listen"
-            self._ports += listen(path, stream.listen, stream_listener, self.hub)
+        for index, http in enumerate(self.http):
+            text = self._config.http[index].listen
+            self._ports += listen(f"http[{index}].listen", text, http, self.hub)
+        for index, stream in enumerate(self.stream):
+            text = self._config.stream[index].listen
+            self._ports += listen(f"stream[{index}].listen", text, stream, self.hub)
         # The admin API keeps answering while the balancer ends.
         site = AdminSite(self.operations, Pages(self.balancer, self.membership), self._reactor)
         self._admin_ports += listen(

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import IService
 
 from dynbalance.errors import ConfigError
@@ -30,6 +31,8 @@ def makeService(options: Options) -> IService:
         config = load(options, os.environ, lambda path: Path(path).read_bytes())
     except ConfigError as error:
         raise refusal(error.problems) from None
+    # twistd may change its directory before it starts what is made here.
+    config = evolve(config, state_dir=os.path.abspath(config.state_dir))
     set_level(config.log_level)
 
     from twisted.internet import reactor as global_reactor

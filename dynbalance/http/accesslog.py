@@ -20,7 +20,7 @@ def open_log(to: str) -> IO[str]:
     @param to: C{stdout} or a path, which is appended to.
     @raise OSError: it cannot be written.
     """
-    return sys.stdout if to == "stdout" else open(to, "a", encoding="utf-8")  # noqa: SIM115
+    return sys.stdout if to == "stdout" else open(to, "a", encoding="utf-8")
 
 
 class AccessLog:

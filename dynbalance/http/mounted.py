@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+
 from dynbalance.log import Logger
 
 if TYPE_CHECKING:
