@@ -191,7 +191,7 @@ def main() -> None:
     print(f"{'':11} {'us a message':>13} {'us a connection':>16} {'CPU s a GB':>11}")
     for name, row in results.items():
         print(f"{name:11} {row[0]:13.1f} {row[1]:16.1f} {row[2]:11.3f}")
-    ratios = [ours / theirs for theirs, ours in zip(*results.values())]
+    ratios = [ours / theirs for theirs, ours in zip(*results.values(), strict=True)]
     print(f"{'ratio':11} {ratios[0]:13.2f} {ratios[1]:16.2f} {ratios[2]:11.2f}")
 
 

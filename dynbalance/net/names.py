@@ -137,7 +137,9 @@ class Names:
         answer = _Answer(question.found, self._now() + keep)
         self._answers.pop(address, None)
         _keep(self._answers, address, answer)
-        for deferred in tuple(question.waiting):
+        while question.waiting:
+            # Who hears it may make others give up.
+            deferred = question.waiting.pop(0)
             if answer.targets:
                 deferred.callback(answer.next())
             else:

@@ -21,7 +21,6 @@ from dynbalance.stream.session import Session, SocketSession
 if TYPE_CHECKING:
     import socket
 
-    from twisted import logger
     from twisted.internet.error import ConnectError
     from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from dynbalance.net.hub import Hub
     from dynbalance.net.names import Names
     from dynbalance.net.pipes import Pipes
+    from twisted import logger
 
 _QUIET = 1.0
 _CONNECTING = frozenset({"error", "timeout"})
