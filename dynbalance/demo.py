@@ -61,6 +61,7 @@ class _QuietSite(Site):
     """Without a log line for each request."""
 
     displayTracebacks = False
+    noisy = False
 
     def __init__(self, resource: Resource, reactor: IReactorTCP) -> None:
         Site.__init__(self, resource, reactor=reactor)
@@ -189,11 +190,10 @@ class DemoServers:
         @param interval: seconds from one heartbeat to the next.
         """
         self._reactor = reactor
-        self._agent = Agent(
-            reactor,
-            connectTimeout=ADMIN_PATIENCE,
-            pool=HTTPConnectionPool(reactor, persistent=False),
-        )
+        # Kept connections: twisted.web logs each new one.
+        self._pool = HTTPConnectionPool(reactor)
+        self._pool.maxPersistentPerHost = len(NAMES)
+        self._agent = Agent(reactor, connectTimeout=ADMIN_PATIENCE, pool=self._pool)
         self._admin = admin.rstrip("/")
         self._interval = interval
         self._servers: list[_DemoServer] = []
@@ -235,6 +235,7 @@ class DemoServers:
             self._beats.stop()
         servers, self._servers = self._servers, []
         await _all(server.end() for server in servers)
+        await self._pool.closeCachedConnections()
 
 
 def _all(works: Iterable[Coroutine[Deferred[Any], Any, None]]) -> Deferred[None]:

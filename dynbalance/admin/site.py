@@ -135,6 +135,7 @@ class AdminSite(Site):
     """The API, the pages beside it, and nothing else."""
 
     displayTracebacks = False
+    noisy = False
 
     def __init__(self, operations: Operations, pages: Pages, reactor: IReactorTime) -> None:
         api = Api((*UpstreamApi(operations).endpoints, *pages.endpoints()))
