@@ -20,15 +20,18 @@ from dynbalance.http.chunked import LAST, ChunkedDecoder, chunk
 from dynbalance.http.exchange import Attempt, Exchange
 from dynbalance.http.fields import BadMessage
 from dynbalance.http.mounted import MountedAdmin
-from dynbalance.http.request import RequestHead, parse_request
-from dynbalance.http.response import CHUNKED, UNTIL_CLOSE, ResponseHead
+from dynbalance.http.request import RequestHead, is_hopeless, parse_request
+from dynbalance.http.response import ResponseHead
 
 if TYPE_CHECKING:
     from dynbalance.http.listener import HttpListener
     from dynbalance.net.transport import ServerTransport
 
 LINGER = 5.0
-"""Seconds that a client has to read an answer that ends the connection."""
+"""
+Seconds that a client may go on sending, or without taking any of the answer,
+after an answer that came before the end of its request.
+"""
 
 STALL = 60.0
 """Seconds that a client may go without taking any of a response."""
@@ -43,7 +46,7 @@ class Channel(Protocol):
     @ivar client: the peer's address, without a port.
     """
 
-    transport: ServerTransport  # type: ignore[assignment]  # None before it is made
+    transport: ServerTransport
 
     def __init__(self, listener: HttpListener, client: str) -> None:
         self.listener = listener
@@ -65,10 +68,15 @@ class Channel(Protocol):
         self._chunking = False
         self._tunnel = False
         self._continue = False
-        self._lingering = False
-        # Why the client's bytes are not read now.
+        # No request is read any more.
+        self._closing = False
+        # Whether the client's bytes are left in the kernel, and whether that
+        # is the exchange's wish.
         self._held_back = False
+        self._request_held = False
+        # The client takes no more; how much waited for it at the last look.
         self._blocked = False
+        self._unsent = 0
         # The usual end of a forwarded head, as long as the client says
         # nothing of X-Forwarded-For.
         self._origin = listener.forwarding.origin(client, listener.scheme, b"")
@@ -94,7 +102,7 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._exchange is None:
-            if self._lingering:
+            if self._closing:
                 return
             if self._blocked:
                 self._read_ahead(data)
@@ -116,16 +124,17 @@ class Channel(Protocol):
     def _read(self, data: bytes) -> None:
         """Take requests out of C{data} until one has to be waited for."""
         self._reading = True
-        while data and self._exchange is None and not self._lingering and not self._blocked:
-            end = data.find(b"\r\n\r\n") + 4
+        while data and self._exchange is None and not self._closing and not self._blocked:
             if data.startswith(b"\r\n"):
-                # RFC 9112 section 2.2: an empty line before a request.
-                data = data[2:]
+                data = _without_empty_lines(data)
                 continue
+            end = data.find(b"\r\n\r\n") + 4
             limit = self.listener.settings.max_header_size
             if end < 4 or end > limit:
                 if len(data) > limit:
                     self._refuse(431, "the request's head is too large")
+                elif is_hopeless(data):
+                    self._refuse(400, "no head can begin like this")
                 elif not self._buffer:
                     # The time for the head began with its first byte.
                     self.listener.deadlines.set(self, self.listener.settings.client_header_timeout)
@@ -134,10 +143,12 @@ class Channel(Protocol):
                 head = parse_request(data if end == len(data) else data[:end])
             except BadMessage as bad:
                 self._refuse(bad.status, str(bad))
-                return
+                break
             data = self._begin(head, data[end:] if end < len(data) else b"")
         self._reading = False
-        self._buffer = data
+        self._buffer = b"" if self._closing else data
+        if self._held_back:
+            self._read_on()
 
     def _begin(self, head: RequestHead, rest: bytes) -> bytes:
         """
@@ -156,9 +167,10 @@ class Channel(Protocol):
             and listener.settings.keepalive_timeout > 0
         )
         listener.requests += 1
+        self._status = 0
         if listener.access_log is not None:
             self._begun = listener.deadlines.now()
-            self._bytes_out = self._status = self._body_size = 0
+            self._bytes_out = self._body_size = 0
         if listener.mounted is not None and head.target.startswith(b"/upstream/"):
             self._max_body = listener.mounted.max_body
             exchange: Exchange | MountedAdmin = MountedAdmin(listener.mounted, self, head, self.client)
@@ -329,7 +341,9 @@ class Channel(Protocol):
     def abort(self) -> None:
         self._keep = False
         self._missing = 0
-        self._shut()
+        self._closing = True
+        self._buffer = b""
+        self.transport.unregisterProducer()
         self.transport.abortConnection()
 
     def ended(self) -> None:
@@ -341,11 +355,15 @@ class Channel(Protocol):
         if not self._keep:
             self._close()
             return
-        self.listener.deadlines.set(self, self.listener.settings.keepalive_timeout)
+        if not self._blocked:
+            self.listener.deadlines.set(self, self.listener.settings.keepalive_timeout)
         if self._held_back:
-            self._let_on()
-        if self._buffer and not self._reading:
-            self._read(self._buffer)
+            self._request_held = False
+        if not self._reading:
+            if self._buffer:
+                self._read(self._buffer)
+            elif self._held_back:
+                self._read_on()
 
     def _log_access(self, exchange: Exchange | MountedAdmin | None) -> None:
         assert self._head is not None and self.listener.access_log is not None
@@ -375,7 +393,7 @@ class Channel(Protocol):
         self.transport.write(head.whole + rest)
         buffered, self._buffer = self._buffer, b""
         if self._held_back:
-            self._let_on()
+            self._read_on()
         if buffered and isinstance(self._exchange, Exchange):
             self._exchange.tunnel_from_client(buffered)
 
@@ -391,6 +409,7 @@ class Channel(Protocol):
     def pauseProducing(self) -> None:
         """The client takes no more for now."""
         self._blocked = True
+        self._unsent = self.transport.queued
         self.listener.deadlines.set(self, STALL)
         if self._exchange is not None:
             self._exchange.pause_response()
@@ -399,22 +418,26 @@ class Channel(Protocol):
         self._blocked = False
         self.deadline = inf
         if self._exchange is not None:
+            if self._missing and not self._held_back:
+                self.listener.deadlines.set(self, self.listener.settings.client_header_timeout)
             self._exchange.resume_response()
-        elif not self._lingering:
+        elif not self._closing:
             self.listener.deadlines.set(self, self.listener.settings.keepalive_timeout)
-            if self._buffer and not self._reading:
+            if not self._reading:
                 self._read(self._buffer)
 
     def stopProducing(self) -> None:
         """The transport is going; C{connectionLost} follows."""
 
     def pause_request(self) -> None:
+        self._request_held = True
         self._hold_back()
         if not self._blocked:
             self.deadline = inf
 
     def resume_request(self) -> None:
-        self._let_on()
+        self._request_held = False
+        self._read_on()
         if self._missing and not self._blocked:
             self.listener.deadlines.set(self, self.listener.settings.client_header_timeout)
 
@@ -423,8 +446,12 @@ class Channel(Protocol):
             self._held_back = True
             self.transport.pauseProducing()
 
-    def _let_on(self) -> None:
-        if self._held_back:
+    def _read_on(self) -> None:
+        """Take up reading again, unless there is still a reason against it."""
+        if not self._held_back or self._request_held:
+            return
+        waits = self._blocked if self._exchange is None else not (self._missing or self._tunnel)
+        if not waits or len(self._buffer) < _AHEAD:
             self._held_back = False
             self.transport.resumeProducing()
 
@@ -434,50 +461,53 @@ class Channel(Protocol):
         """Answer a request that is not to be read on, and close."""
         self.listener.bad_requests += 1
         self.listener.note_refusal(self.client, status, why)
-        self._reading = False
         self._keep = False
-        self._buffer = b""
+        self._status = status
         self.transport.write(answers.answer(status, 1, False, False))
         self._missing = -1
         self._close()
 
     def _abandon(self, status: int, why: str) -> None:
         """As L{_refuse}, with an exchange under way."""
-        exchange, self._exchange = self._exchange, None
-        responding = self._status != 0
+        exchange = self._exchange
+        assert exchange is not None
         self._decoder = None
-        if exchange is not None:
-            exchange.client_gone()
-        if responding:
+        if self._status:
             self.abort()
         else:
             self._refuse(status, why)
+        exchange.client_gone()
+        if self._exchange is not None:
+            self.ended()
 
     def _close(self) -> None:
         """
-        Close after what is queued.
+        Close after what is queued; once.
 
         While the client may still be sending, an immediate close would make
         the kernel discard what the client has not read yet (RFC 9112 section
         9.6): first only our side is closed.
         """
-        self._shut()
+        if self._closing:
+            return
+        self._closing = True
+        self._buffer = b""
+        self.transport.unregisterProducer()
+        self._unsent = self.transport.queued
         if self._missing:
-            self._lingering = True
-            self._let_on()
+            self._request_held = self._blocked = False
+            self._read_on()
             self.listener.deadlines.set(self, LINGER)
             self.transport.loseWriteConnection()
         else:
+            if self._unsent:
+                self.listener.deadlines.set(self, STALL)
             self.transport.loseConnection()
-
-    def _shut(self) -> None:
-        self._buffer = b""
-        self.transport.unregisterProducer()
 
     def drain(self) -> None:
         """Close when the request under way is answered; at once if none is."""
         self._keep = False
-        if self._exchange is None and not self._lingering:
+        if self._exchange is None:
             self._close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -485,6 +515,7 @@ class Channel(Protocol):
         listener.deadlines.forget(self)
         listener.channels.discard(self)
         self._keep = False
+        self._closing = True
         exchange = self._exchange
         if exchange is not None:
             if self._tunnel and isinstance(exchange, Exchange):
@@ -495,11 +526,24 @@ class Channel(Protocol):
         listener.closed(self)
 
     def deadline_passed(self) -> None:
-        if self._exchange is None and not self._lingering and not self._blocked and self._buffer:
-            self._refuse(408, "the request's head took too long")
-        elif self._exchange is not None and self._missing and not self._blocked:
+        if self._blocked or self._closing:
+            unsent, self._unsent = self._unsent, self.transport.queued
+            if self._unsent < unsent:
+                # It takes the answer slowly, but it takes it.
+                self.listener.deadlines.set(self, LINGER if self._missing else STALL)
+            else:
+                self.transport.abortConnection()
+        elif self._exchange is not None:
             self._abandon(408, "the request's body took too long")
-        elif self._exchange is None and not self._lingering and not self._blocked:
-            self._close()
+        elif self._buffer:
+            self._refuse(408, "the request's head took too long")
         else:
-            self.transport.abortConnection()
+            self._close()
+
+
+def _without_empty_lines(data: bytes) -> bytes:
+    """RFC 9112 section 2.2: empty lines before a request mean nothing."""
+    at = 0
+    while data.startswith(b"\r\n", at):
+        at += 2
+    return data[at:]

@@ -84,8 +84,9 @@ class ChunkedDecoder:
             if size is None:
                 raise BadMessage("bad chunk size")
             self._left = int(size[1], 16)
-            # Many tiny chunks with long extensions cost much and say little.
-            self._overhead += len(line) - len(size[1])
+            # Tiny chunks with long extensions cost much and say little.
+            extension = len(line) - len(size[1])
+            self._overhead = max(0, self._overhead + extension - self._left)
             if self._overhead > _MAX_TRAILERS:
                 raise BadMessage("too many chunk extensions")
             self._state = _DATA if self._left else _TRAILERS

@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
-from dynbalance.log import Logger
 from twisted.python.failure import Failure
 
 from dynbalance.balancer.attempts import Cause, Sent, failure_status
 from dynbalance.http.chunked import LAST, chunk
 from dynbalance.http.servers import ServerConnection
+from dynbalance.log import Logger
 from dynbalance.net.dial import Target
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Exchange:
         self._body_done = True
         if self.head.length < 0:
             self._send(LAST)
-        elif self._connection is not None:
+        elif self._connection is not None and self._connection.requests:
             self._sent()
 
     def client_gone(self) -> None:
@@ -210,16 +210,12 @@ class Exchange:
 
     def pause_response(self) -> None:
         """The client takes no more for now."""
-        connection = self._connection
-        if connection is not None and connection.transport is not None:
-            connection.wait_no_longer()
-            connection.transport.pauseProducing()
+        if self._connection is not None:
+            self._connection.hold_back()
 
     def resume_response(self) -> None:
-        connection = self._connection
-        if connection is not None and connection.transport is not None:
-            connection.wait(self._to.settings.read_timeout)
-            connection.transport.resumeProducing()
+        if self._connection is not None:
+            self._connection.read_on()
 
     # Choosing and connecting
 
@@ -236,7 +232,8 @@ class Exchange:
         server = lease.server
         if self.attempts is not None:
             self.attempts.append(Attempt(server.key, to.deadlines.now()))
-        connection = to.take_idle(server)
+        # Where one kept connection was dead, the others may be, too.
+        connection = to.take_idle(server) if self._free_try else None
         if connection is not None:
             self.connected(connection)
             return
@@ -277,7 +274,7 @@ class Exchange:
             self._drop_long_body()
         if self._connection is connection:
             self._sent()
-            if self._request_paused and not connection.transport.queued:
+            if self._request_paused and not connection.choked:
                 self.resume_request()
 
     # Sending

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
-from dynbalance.log import Logger
 
 from dynbalance.http.channel import Channel
 from dynbalance.http.forwarded import Forwarding, SetHeaders, expand
 from dynbalance.http.mounted import Mount
 from dynbalance.http.request import RequestHead
 from dynbalance.http.routes import Route, Router
+from dynbalance.log import Logger
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -88,10 +88,12 @@ class HttpListener(Factory):
 
     def first(self, head: RequestHead, to: HttpUpstream, channel: Channel) -> bytes:
         """The head of the request that the server gets."""
-        if to.plain_host and not self._set_headers:
+        if to.plain_host and head.host and not self._set_headers:
             return head.forward + channel.first_for(head)
         origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
+        # HTTP/1.0 may come without a Host, HTTP/1.1 may not go without.
         host = head.host if to.plain_host else expand(to.settings.host, head, origin)
+        host = host or to.upstream.name.encode()
         if not self._set_headers:
             return head.compose(host, frozenset()) + origin.fields
         without = self._set_headers.names

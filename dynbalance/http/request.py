@@ -48,6 +48,7 @@ _OURS = frozenset(
 )
 """Fields that are written anew; the rest is passed on as it came."""
 
+_BROKEN = re.compile(rb"(?:^|[^\r])\n|\r[^\n]|\x00")
 _KEPT = 2048
 
 
@@ -138,6 +139,17 @@ def parse_request(block: bytes) -> RequestHead:
     return _remembered(block) if len(block) <= _KEPT else _parse(block)
 
 
+def is_hopeless(data: bytes) -> bool:
+    """
+    Whether no more bytes can make a head of the beginning C{data}: then there
+    is no use in waiting for its end.
+    """
+    if _BROKEN.search(data):
+        return True
+    line, ended, _ = data.partition(b"\r\n")
+    return bool(ended) and _START.match(line) is None
+
+
 def _parse(block: bytes) -> RequestHead:
     lines = split_lines(block)
     start = _START.match(lines[0])
@@ -164,7 +176,7 @@ def _parse(block: bytes) -> RequestHead:
     keep_alive = b"close" not in connection and (minor == 1 or b"keep-alive" in connection)
     upgrade = b""
     if b"upgrade" in seen and b"upgrade" in connection and minor == 1:
-        upgrade = b", ".join(seen[b"upgrade"])
+        upgrade = _upgrade(seen[b"upgrade"])
     dropped = HOP_BY_HOP.union(connection)
     kept = tuple(
         (name, line)
@@ -225,11 +237,25 @@ def _target_and_host(
         if absolute is None or not _HOST.match(absolute[1]):
             raise BadMessage("malformed target")
         host, target = absolute[1], absolute[2]
-        if not target.startswith(b"/"):
+        if not target and method == b"OPTIONS":
+            # RFC 9112 section 3.2.4.
+            target = b"*"
+        elif not target.startswith(b"/"):
             target = b"/" + target
     if b"#" in target:
         raise BadMessage("a fragment in the target")
     return target, host
+
+
+def _upgrade(values: list[bytes]) -> bytes:
+    """
+    The protocols to ask the server for.
+
+    Not h2c: the answer to the request itself would come in frames that nobody
+    here reads, past all routes and limits (RFC 9113 does without it, too).
+    """
+    protocols = [protocol.strip(b" \t") for value in values for protocol in value.split(b",")]
+    return b", ".join(name for name in protocols if name and name.lower() != b"h2c")
 
 
 def _expects_continue(seen: dict[bytes, list[bytes]]) -> bool:

@@ -86,7 +86,16 @@ def _parse(block: bytes) -> ResponseHead:
     elif length is None:
         length = UNTIL_CLOSE
 
+    bodyless = status < 200 or status in (204, 304)
+    keep_alive = b"close" not in connection and (minor != b"0" or b"keep-alive" in connection)
     dropped = HOP_BY_HOP.union(connection)
+    # The client frames the body by it: nobody can have it taken out.
+    dropped -= {b"content-length"}
+    if bodyless and status != 304:
+        # RFC 9110 section 8.6: not to be sent. A server that announces a body
+        # where there is none may well send it: nothing is read after that.
+        dropped |= {b"content-length"}
+        keep_alive = keep_alive and length in (UNTIL_CLOSE, 0)
     head = [b"HTTP/1.1 %b %b" % (status_digits, reason or b"")]
     head += [line for (name, _), line in zip(fields, lines[1:]) if name not in dropped]
     if upgrade and status in (101, 426):
@@ -96,8 +105,8 @@ def _parse(block: bytes) -> ResponseHead:
     return ResponseHead(
         status=status,
         length=length,
-        bodyless=status < 200 or status in (204, 304),
-        keep_alive=b"close" not in connection and (minor != b"0" or b"keep-alive" in connection),
+        bodyless=bodyless,
+        keep_alive=keep_alive,
         forward=forward,
         whole=forward + b"\r\n",
         unchanged=forward + b"\r\n" == block,

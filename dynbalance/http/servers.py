@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from dynbalance.balancer.attempts import Cause, RetryPolicy
 from dynbalance.http.chunked import ChunkedDecoder
-from dynbalance.http.fields import BadMessage
+from dynbalance.http.fields import BadMessage, tokens
 from dynbalance.http.response import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_response
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.dial import Dial, Target, transport_for
@@ -55,9 +55,10 @@ class ServerConnection(Protocol):
     @ivar exchange: whose request is on it; C{None} while it is idle.
     @ivar requests: sent on it so far.
     @ivar answered: bytes of a response to the current request have come.
+    @ivar choked: the server takes no more of the request for now.
     """
 
-    transport: ClientTransport  # type: ignore[assignment]  # None before it is made
+    transport: ClientTransport
 
     def __init__(self, upstream: HttpUpstream, server: Server, exchange: Exchange) -> None:
         self._upstream = upstream
@@ -66,6 +67,7 @@ class ServerConnection(Protocol):
         self.phase = Phase.DIALING
         self.requests = 0
         self.answered = False
+        self.choked = False
         self.deadline = inf
         self.bucket = 0
         self.born = 0.0
@@ -74,6 +76,11 @@ class ServerConnection(Protocol):
         self._buffer = b""
         self._remaining = 0
         self._decoder: ChunkedDecoder | None = None
+        self._informed = 0
+        # What waited for the server at the last look, and whether what comes
+        # from it is left in the kernel.
+        self._unsent = 0
+        self._held_back = False
 
     def __repr__(self) -> str:
         return f"<ServerConnection to {self.server.key} {self.phase.value} requests={self.requests}>"
@@ -119,11 +126,14 @@ class ServerConnection(Protocol):
         self.deadline = inf
 
     def pauseProducing(self) -> None:
+        self.choked = True
         if self.exchange is not None:
+            self._unsent = self.transport.queued
             self.wait(self._upstream.settings.send_timeout)
             self.exchange.pause_request()
 
     def resumeProducing(self) -> None:
+        self.choked = False
         if self.exchange is not None:
             self.exchange.resume_request()
 
@@ -131,6 +141,20 @@ class ServerConnection(Protocol):
         """The transport is going; C{connectionLost} follows."""
 
     # Receiving
+
+    def hold_back(self) -> None:
+        """Read no more of the response for now; it is not the server's move."""
+        if self.phase is not Phase.DIALING and not self._held_back:
+            self._held_back = True
+            self.deadline = inf
+            self.transport.pauseProducing()
+
+    def read_on(self) -> None:
+        """The end of L{hold_back}."""
+        if self._held_back:
+            self._held_back = False
+            self.wait(self._upstream.settings.read_timeout)
+            self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
         exchange = self.exchange
@@ -174,9 +198,14 @@ class ServerConnection(Protocol):
             if head.status == 101:
                 self._switch(head, data[end:])
                 return
+            self._informed += end
+            if self._informed > MAX_RESPONSE_HEAD:
+                self._fail(Cause.INVALID_HEADER, "informational responses without end")
+                return
             exchange.informational(head)
             data = data[end:]
         self._buffer = b""
+        self._informed = 0
         self._begin_body(exchange, head, data, end)
 
     def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes, at: int) -> None:
@@ -224,8 +253,6 @@ class ServerConnection(Protocol):
         try:
             payload, used = decoder.feed(data)
         except BadMessage as bad:
-            if head is not None:
-                exchange.respond(head, CHUNKED, b"", 0, last=False)
             self._fail(Cause.ERROR, f"invalid response body: {bad}")
             return
         if not decoder.done:
@@ -241,7 +268,8 @@ class ServerConnection(Protocol):
     def _switch(self, head: ResponseHead, rest: bytes) -> None:
         exchange = self.exchange
         assert exchange is not None
-        if not exchange.head.upgrade:
+        protocols = tokens([head.upgrade])
+        if not protocols or not set(protocols) <= set(tokens([exchange.head.upgrade])):
             self._fail(Cause.INVALID_HEADER, "the server switched protocols unasked")
             return
         self.phase = Phase.TUNNEL
@@ -256,7 +284,10 @@ class ServerConnection(Protocol):
         if exchange is None or self.phase is Phase.CLOSED:
             return
         self.phase = Phase.IDLE
-        if reusable and exchange.sent_all:
+        if self._held_back:
+            # For the sake of the client, which is not ours any more.
+            self.read_on()
+        if reusable and exchange.sent_all and not self.transport.queued:
             self._upstream.keep(self)
         else:
             self.close()
@@ -268,6 +299,9 @@ class ServerConnection(Protocol):
         if self._dial is not None:
             self._dial.cancel()
         elif self.transport is not None:
+            self._unsent = self.transport.queued
+            if self._unsent:
+                self.wait(self._upstream.settings.send_timeout)
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
@@ -281,9 +315,8 @@ class ServerConnection(Protocol):
 
     def _leave(self) -> None:
         self.exchange = None
-        if self.phase is Phase.IDLE:
-            self._upstream.forget(self)
         self.phase = Phase.CLOSED
+        self._upstream.forget(self)
         self._upstream.deadlines.forget(self)
 
     def _fail(self, cause: Cause, why: str) -> None:
@@ -308,8 +341,14 @@ class ServerConnection(Protocol):
             exchange.failed(self, Cause.ERROR, "the server closed the connection")
 
     def deadline_passed(self) -> None:
-        if self.phase is Phase.IDLE:
+        if (self.choked or self.phase is Phase.CLOSED) and self.transport.queued < self._unsent:
+            # It takes the request slowly, but it takes it.
+            self._unsent = self.transport.queued
+            self.wait(self._upstream.settings.send_timeout)
+        elif self.phase is Phase.IDLE:
             self.close()
+        elif self.phase is Phase.CLOSED:
+            self.transport.abortConnection()
         elif self.phase is Phase.TUNNEL:
             exchange = self.exchange
             self.abort()
@@ -383,13 +422,15 @@ class HttpUpstream:
         connection.wait(settings.max_idle_time)
 
     def forget(self, connection: ServerConnection) -> None:
-        """An idle connection is closing."""
+        """A connection, idle or not, is closing."""
+        idle = self._idle.get(connection.server)
         if connection in self._oldest:
             del self._oldest[connection]
-            idle = self._idle[connection.server]
-            idle.remove(connection)
-            if not idle:
-                del self._idle[connection.server]
+            if idle is not None:
+                idle.remove(connection)
+        if idle is not None and not idle:
+            # The server may be gone for good.
+            del self._idle[connection.server]
 
     def close_idle(self) -> None:
         """Close all idle connections."""
