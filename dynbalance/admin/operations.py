@@ -220,7 +220,9 @@ class Operations:
 
     def _target(self, ask: Ask) -> Target:
         upstream = self._upstream(ask)
-        host, port = ask.arguments[p.HOST] or p.caller(ask.client), ask.arguments[p.PORT]
+        host, port = ask.arguments[p.HOST] or ask.client, ask.arguments[p.PORT]
+        if not host:
+            raise Refused(400, "Missing required parameter: host")
         try:
             address = Address.of(host, port)
         except BadAddress as error:

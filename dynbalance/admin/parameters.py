@@ -6,7 +6,6 @@ Knows texts, ranges and defaults; refuses to know what is done with them.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar, cast
@@ -120,25 +119,6 @@ def _action(text: str) -> Intent:
         return Intent(text)
     except ValueError:
         raise Refused(400, "Invalid action. Must be enable or disable") from None
-
-
-def caller(client: str) -> str:
-    """
-    The caller's address as a server's host.  One that reached a listener of
-    both families by IPv4 is named by its IPv4 address.
-
-    @param client: empty when the caller has none (a unix socket).
-    @raise Refused: when there is none to take.
-    """
-    if not client:
-        raise Refused(400, "Missing required parameter: host")
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        raise Refused(400, f"Invalid host: {brief(client)}") from None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return client
 
 
 UPSTREAM = Parameter("upstream", lambda text: text or DEFAULT_UPSTREAM, "name of the upstream")
