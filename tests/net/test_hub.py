@@ -193,7 +193,7 @@ class HubTests(NetCase):
 
     def test_closed_within_a_batch(self) -> None:
         """A protocol may end the hub itself."""
-        for port in range(10):
+        for _ in range(10):
             near, far = self.sockets()
             self.hub.addReader(Watcher(near, self.hub.close))
             far.send(b"x")

@@ -1,6 +1,7 @@
 import errno
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 from dynbalance.net import pipes as pipes_module
@@ -49,10 +50,8 @@ class RelayTests(NetCase):
             nonlocal left
             receiver.read()
             if left:
-                try:
+                with suppress(BlockingIOError):
                     left = left[sender.skt.send(left) :]
-                except BlockingIOError:
-                    pass
             return len(receiver.got) == len(MUCH)
 
         self.pump.until(carried)
@@ -139,7 +138,7 @@ class RelayTests(NetCase):
 
     def test_dropped_with_a_full_pipe(self) -> None:
         """A pipe with bytes in it is not used again for others."""
-        client, server = self.join()
+        client, _ = self.join()
         client.send_what_fits(64 << 20)
         self.assertTrue(self.relay.client.blocked)
         self.relay.finish(Ending.ABORTED)

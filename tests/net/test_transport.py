@@ -286,9 +286,8 @@ class TransportTests(NetCase):
         self.assertTrue(peer.reset)
 
     # Twisted hands pyOpenSSL objects that it would rather not get any more.
-    test_tls.suppress = test_tls_abort.suppress = [  # type: ignore[attr-defined]
-        util.suppress(category=DeprecationWarning)
-    ]
+    _RELUCTANT = (util.suppress(category=DeprecationWarning),)
+    test_tls.suppress = test_tls_abort.suppress = _RELUCTANT  # type: ignore[attr-defined]
 
 
 class DirectTransportTests(TransportTests):

@@ -1,8 +1,10 @@
 import hashlib
 import socket
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import UnknownHostError
+from twisted.logger import formatEvent, globalLogPublisher
 
 from dynbalance.balancer.attempts import RetryPolicy
 from dynbalance.net.deadlines import TICK
@@ -293,11 +295,23 @@ class SessionTests(StreamCase):
     def test_no_server(self) -> None:
         """Without a server clients are closed, and the log says why once a second."""
         self.listen()
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
         for _ in range(5):
             client = self.client()
             client.expect_end()
             self.assertEqual(client.got, b"")
-        self.assertEqual(self.listener.refused, 5)
+        self.pump.advance(1.0)
+        self.client().expect_end()
+        self.assertEqual(self.listener.refused, 6)
+        self.assertEqual(
+            [formatEvent(event) for event in events if "why" in event],
+            [
+                "u: no live upstreams: there are no servers",
+                "u: no live upstreams: there are no servers (4 more before this)",
+            ],
+        )
 
     def test_max_connections(self) -> None:
         """A connection over the limit is closed at once; when one ends there is room."""
