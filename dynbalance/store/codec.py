@@ -32,6 +32,9 @@ Reply = Any
 Call = tuple[list[str], list[str]]
 """A script's KEYS and ARGV."""
 
+_DEFAULTS = ServerOrder(address="", host="", port=0)
+"""For what the JSON does not say."""
+
 
 def text(raw: bytes) -> str:
     """Bytes that are not UTF-8 survive the way there and back."""
@@ -158,19 +161,18 @@ def _fields(meta: bytes) -> dict[str, object]:
 
 def _order(address: str, fields: Mapping[str, object]) -> ServerOrder:
     parsed = Address.parse(address)
-    defaults = ServerOrder(address=address, host=parsed.host, port=parsed.port)
     fail_timeout = _time(fields.get("fail_timeout"))
     return ServerOrder(
         address=address,
-        host=_optional_text(fields.get("host")) or defaults.host,
-        port=_integer(fields, "port", defaults.port),
+        host=_optional_text(fields.get("host")) or parsed.host,
+        port=_integer(fields, "port", parsed.port),
         # The first deployments stored any weight and used none: 0 served.
-        weight=max(1, _integer(fields, "weight", defaults.weight)),
-        max_conns=_integer(fields, "max_conns", defaults.max_conns),
+        weight=max(1, _integer(fields, "weight", _DEFAULTS.weight)),
+        max_conns=_integer(fields, "max_conns", _DEFAULTS.max_conns),
         heartbeat=fields.get("heartbeat") is not False,
         backup=fields.get("backup") is True,
-        max_fails=_integer(fields, "max_fails", defaults.max_fails),
-        fail_timeout=defaults.fail_timeout if fail_timeout is None else fail_timeout,
+        max_fails=_integer(fields, "max_fails", _DEFAULTS.max_fails),
+        fail_timeout=_DEFAULTS.fail_timeout if fail_timeout is None else fail_timeout,
     )
 
 
