@@ -5,6 +5,8 @@ Tests for L{dynbalance.store.child} without a process.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from typing import Any
 
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
@@ -50,7 +52,9 @@ class ChildTests(TestCase):
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()
-        self.log_path = os.path.join(self.mktemp())
+        directory = tempfile.mkdtemp(prefix="dynbalance-test-")
+        self.addCleanup(shutil.rmtree, directory)
+        self.log_path = os.path.join(directory, "log")
         self.child = Child(self.reactor, "server", ["server"], self.log_path)
 
     def tearDown(self) -> None:

@@ -5,7 +5,9 @@ Tests for L{dynbalance.store.program}.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -18,7 +20,8 @@ class FindProgramTests(TestCase):
     """The first server program that is there is taken."""
 
     def setUp(self) -> None:
-        self.site = Path(self.mktemp()).absolute()
+        self.site = Path(tempfile.mkdtemp(prefix="dynbalance-test-"))
+        self.addCleanup(shutil.rmtree, self.site)
         self.bin = self.site / "system"
         self.bin.mkdir(parents=True)
         self.patch(os, "environ", {**os.environ, "PATH": str(self.bin)})
