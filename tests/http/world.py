@@ -58,6 +58,8 @@ class Wire:
         self._world = world
         self.socket = skt
         skt.setblocking(False)
+        # What is sent arrives at once, however small it is.
+        skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.got = b""
         self.ended = False
         self.reset = False
@@ -77,11 +79,14 @@ class Wire:
         raise AssertionError(f"{len(data)} bytes are not taken")
 
     def offer(self, data: bytes) -> int:
-        """@return: how many bytes the kernel takes now."""
+        """@return: how many bytes the kernel takes now; all, once nobody reads them."""
         try:
             return self.socket.send(data)
         except BlockingIOError:
             return 0
+        except OSError:
+            self.reset = True
+            return len(data)
 
     def look(self) -> bytes:
         """Read what is here already."""
@@ -321,6 +326,8 @@ class World:
 
     def close(self) -> None:
         """Everybody leaves."""
+        for backend in self.backends:
+            backend.refuse()
         for wire in self.wires:
             wire.socket.close()
         self.pump()
