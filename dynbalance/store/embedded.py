@@ -85,12 +85,17 @@ class Place:
                 f"{self.directory} is used by another dynbalance, process {owner}:"
                 " give each its own state directory, or both one Redis"
             ) from None
-        os.truncate(lock, 0)
-        os.write(lock, b"%d\n" % os.getpid())
         self._lock = lock
+        self.sign()
         if len(os.fsencode(self.socket)) > SOCKET_PATH:
             self._elsewhere = tempfile.mkdtemp(prefix="dynbalance-")
             self.socket = os.path.join(self._elsewhere, "server.sock")
+
+    def sign(self) -> None:
+        """Write down whose it is; a daemon has another process id than its start had."""
+        if self._lock is not None:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
         """Give it to whoever comes next."""
@@ -176,6 +181,7 @@ class EmbeddedStore:
 
     async def _open(self) -> None:
         program = self._claimed()
+        self._place.sign()
         log = self._place.inside("server.log")
         self._child = Child(self._reactor, program, self._command(program), log)
         self._child.start()
