@@ -2,7 +2,9 @@
 What is known, shared by all nodes: servers, heartbeats, connection counts.
 
     contract    the values and calls that every store promises
-    memory      one process, nothing kept          ledger  its counting
-    redis       Redis or Valkey over the network   keys, scripts, codec, *.lua
-    embedded    a Valkey or Redis child of ours    leash   what ties it to us
+    membership  a node's memory kept in agreement with a store
+    choice      from the store's URL to one of these:
+    memory      one process, nothing kept          with ledger
+    redis       Redis or Valkey over the network   with keys, codec, scripts, *.lua, endpoints
+    embedded    a Valkey or Redis of our own       with program, child, leash
 """
