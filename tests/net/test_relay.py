@@ -1,7 +1,7 @@
+import contextlib
 import errno
 import os
 import socket
-from contextlib import suppress
 from typing import Any
 
 from dynbalance.net import pipes as pipes_module
@@ -50,7 +50,7 @@ class RelayTests(NetCase):
             nonlocal left
             receiver.read()
             if left:
-                with suppress(BlockingIOError):
+                with contextlib.suppress(BlockingIOError):
                     left = left[sender.skt.send(left) :]
             return len(receiver.got) == len(MUCH)
 

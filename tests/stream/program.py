@@ -34,7 +34,8 @@ def main(*ports: str) -> None:
         Pipes(),
     )
     port = hub.listenTCP(0, listener, interface="127.0.0.1")
-    print(port.getHost().port, flush=True)
+    sys.stdout.write(f"{port.getHost().port}\n")
+    sys.stdout.flush()
     reactor.run()
 
 

@@ -1,14 +1,16 @@
+import errno
 import hashlib
 import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import UnknownHostError
+from twisted.internet.error import ConnectError, UnknownHostError
 from twisted.logger import formatEvent, globalLogPublisher
 
 from dynbalance.balancer.attempts import RetryPolicy
 from dynbalance.net.deadlines import TICK
 from dynbalance.net.dial import Target
+from dynbalance.stream import session
 from tests.net.pump import unused_port
 from tests.stream.building import StreamCase
 
@@ -212,6 +214,23 @@ class SessionTests(StreamCase):
         self.listen(*addresses, f"127.0.0.1:{backend.port}")
         self.client()
         self.accept(backend)
+
+    def test_not_the_servers_fault(self) -> None:
+        """A connection that this machine has no means for is not counted as the server's failure."""
+
+        class Exhausted:
+            def __init__(self, hub: Any, caller: Any) -> None:
+                self.caller = caller
+
+            def start(self, target: Any) -> None:
+                self.caller.dial_failed(ConnectError(errno.EMFILE, "no descriptor left"))
+
+        backend = self.backend()
+        self.listen(f"127.0.0.1:{backend.port}", f"127.0.0.2:{backend.port}")
+        self.patch(session, "Dial", Exhausted)
+        self.client().expect_end()
+        self.assertEqual([server.failures for server in self.upstream.servers], [0, 0])
+        self.assertEqual([server.held for server in self.upstream.servers], [0, 0])
 
     def test_no_next_upstream(self) -> None:
         """With C{next_upstream} off the first failure is the last."""
