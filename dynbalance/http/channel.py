@@ -491,10 +491,11 @@ class Channel(Protocol):
         if self._closing:
             return
         self._closing = True
+        lingers = self._missing or self._buffer or self._reading
         self._buffer = b""
         self.transport.unregisterProducer()
         self._unsent = self.transport.queued
-        if self._missing:
+        if lingers:
             self._request_held = self._blocked = False
             self._read_on()
             self.listener.deadlines.set(self, LINGER)

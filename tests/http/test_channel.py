@@ -82,6 +82,18 @@ class KeepAliveTests(HttpTestCase):
         server.send(OK)
         self.assertIn(b"\r\nConnection: close\r\n", client.await_end())
 
+    def test_more_than_keepalive_requests(self) -> None:
+        """The answers that are due arrive, even if the client has sent more."""
+        world = self.world(backends=0, http={"keepalive_requests": 100})
+        client = world.client()
+        client.offer(GET * 2000)
+        world.pump()
+        client.offer(GET * 2000)
+        got = client.await_end()
+        self.assertFalse(client.reset)
+        self.assertEqual(got.count(b"HTTP/1.1 502 "), 100)
+        self.assertEqual(got.count(b"Connection: close"), 1)
+
     def test_no_keepalive(self) -> None:
         """With keepalive_timeout 0 every answer is the last."""
         client, server, _ = self.world(http={"keepalive_timeout": 0.0}).request()
