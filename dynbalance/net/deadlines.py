@@ -62,9 +62,9 @@ class Deadlines:
     def set(self, timed: Timed, delay: float) -> None:
         """Let C{timed} wait for C{delay} seconds from now."""
         timed.deadline = deadline = self.now() + delay
-        bucket = int(deadline / TICK) + 1
-        if not timed.bucket or bucket < timed.bucket:
-            self._move(timed, bucket)
+        # A bucket holds what falls due in the TICK before its number.
+        if not timed.bucket or deadline < (timed.bucket - 1) * TICK:
+            self._move(timed, int(deadline / TICK) + 1)
 
     def clear(self, timed: Timed) -> None:
         """C{timed} waits no longer, but will probably wait again."""

@@ -63,14 +63,6 @@ class WriteThrough(tcp.Connection):
         An error is not reported here: the queued rest meets it again, and the
         protocol learns of it by C{connectionLost} as always.
         """
-        if self.TLS:
-            if self.connected:
-                self.protocol.write(data)
-        else:
-            self.write_plain(data)
-
-    def write_plain(self, data: bytes) -> None:
-        """What L{write} does beneath TLS."""
         if self.dataBuffer or self._tempDataBuffer or self._writeDisconnected or not self.connected:
             FileDescriptor.write(self, data)
             return
@@ -89,6 +81,13 @@ class WriteThrough(tcp.Connection):
 
     def startTLS(self, ctx: Any, normal: bool = True) -> None:
         _newtls.startTLS(self, ctx, normal, _BeneathTLS)
+        # From here on what is written here comes from above; beneath it is
+        # written by the class's own method.
+        self.write = self._write_by_tls  # type: ignore[method-assign]
+
+    def _write_by_tls(self, data: bytes) -> None:
+        if self.connected:
+            self.protocol.write(data)
 
     @property
     def queued(self) -> int:
@@ -150,10 +149,10 @@ class _BeneathTLS(FileDescriptor):
     """
 
     def write(self: Any, data: bytes) -> None:
-        WriteThrough.write_plain(self, data)
+        WriteThrough.write(self, data)
 
     def writeSequence(self: Any, iovec: Iterable[bytes]) -> None:
-        WriteThrough.write_plain(self, b"".join(iovec))
+        WriteThrough.write(self, b"".join(iovec))
 
 
 class ServerTransport(WriteThrough, tcp.Server):

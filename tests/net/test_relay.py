@@ -136,6 +136,35 @@ class RelayTests(NetCase):
         client, server = self.join()
         self.carry(client, server)
 
+    def test_held_up_without_splice(self) -> None:
+        """A side that is not read stops the other, and gets everything in the end."""
+        self.patch(relay_module, "_SPLICE", None)
+        client, server = self.join()
+        sent = client.send_what_fits(64 << 20)
+        self.assertLess(sent, 32 << 20)
+        self.assertNotIn(self.relay.client, self.hub.getReaders())
+        server.expect(bytes(sent))
+
+    def test_both_end_while_held_up(self) -> None:
+        """When both have ended, what is still under way to one of them is delivered."""
+        client, server = self.join()
+        sent = client.send_what_fits(64 << 20)
+        client.end()
+        server.end()
+        client.expect_end()
+        self.assertEqual(self.endings, [])
+        server.expect(bytes(sent))
+        server.expect_end()
+        self.assertEqual(self.endings, [Ending.FINISHED])
+
+    def test_held_up_by_splice(self) -> None:
+        """A side that is held up waits for nothing but the other's readiness."""
+        client, server = self.join()
+        sent = client.send_what_fits(64 << 20)
+        self.assertNotIn(self.relay.client, self.hub.getReaders())
+        server.expect(bytes(sent))
+        self.assertIn(self.relay.client, self.hub.getReaders())
+
     def test_dropped_with_a_full_pipe(self) -> None:
         """A pipe with bytes in it is not used again for others."""
         client, _ = self.join()

@@ -115,6 +115,20 @@ class TransportTests(NetCase):
         peer.expect(b"last")
         peer.expect_end()
 
+    def test_lose_connection_with_a_pulled_producer(self) -> None:
+        """A producer that waits to be asked is let finish, too."""
+        protocol, peer = self.pair()
+        source = Source()
+        protocol.transport.registerProducer(source, False)
+        protocol.transport.write(b"first")
+        protocol.transport.loseConnection()
+        self.pump.settle()
+        self.assertEqual(protocol.lost, [])
+        protocol.transport.write(b" last")
+        protocol.transport.unregisterProducer()
+        peer.expect(b"first last")
+        peer.expect_end()
+
     def test_abort(self) -> None:
         """An abort resets the connection and drops what is queued."""
         protocol, peer = self.pair()

@@ -216,7 +216,7 @@ class SessionTests(StreamCase):
         self.accept(backend)
 
     def test_not_the_servers_fault(self) -> None:
-        """A connection that this machine has no means for is not counted as the server's failure."""
+        """What this machine has no means for is not counted as the server's failure."""
 
         class Exhausted:
             def __init__(self, hub: Any, caller: Any) -> None:
