@@ -142,6 +142,13 @@ class SessionTests(StreamCase):
         client.send(b"more")
         self.pump.until(lambda: server.read() or len(server.got) == sent + 4)  # type: ignore[func-returns-value]
 
+    def test_stalled_client(self) -> None:
+        """A client that does not read stops the server."""
+        client, server = self.pair()
+        sent = server.send_what_fits(128 << 20)
+        self.assertLess(sent, 32 << 20)
+        client.expect(bytes(sent))
+
     def test_client_resets(self) -> None:
         """When the client resets the connection, the server's is closed."""
         client, server = self.pair()
@@ -205,6 +212,15 @@ class SessionTests(StreamCase):
         self.assertEqual(client.got, b"")
         self.assertEqual([server.failures for server in self.upstream.servers], [1, 1, 1])
         self.assertEqual(self.listener.refused, 1)
+
+    def test_never_the_same_again(self) -> None:
+        """A server is tried once, even if its failures do not take it out."""
+        addresses = [f"127.0.0.1:{unused_port()}" for _ in range(3)]
+        self.listen(*addresses, policy="least_conn")
+        for server in self.upstream.servers:
+            server.max_fails = 0
+        self.client().expect_end()
+        self.assertEqual([server.failures for server in self.upstream.servers], [1, 1, 1])
 
     def test_refused_by_very_many(self) -> None:
         """However many servers refuse at once, the next one is tried."""
