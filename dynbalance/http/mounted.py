@@ -41,7 +41,7 @@ class Ask(Protocol):
 class Mount:
     """
     @ivar ask: what answers.
-    @ivar max_body: bytes; more is answered with 413.
+    @ivar max_body: bytes; it is asked as soon as more have come, and refuses.
     """
 
     ask: Ask
@@ -73,6 +73,7 @@ class MountedAdmin:
         self._head = head
         self._client = client
         self._body: list[bytes] = []
+        self._room = mount.max_body
         self._started = False
         self._complete = head.length == 0
         self._asked: Deferred[None] | None = None
@@ -80,17 +81,22 @@ class MountedAdmin:
 
     def start(self) -> None:
         self._started = True
-        if self._complete:
+        if self._complete or self._room < 0:
             self._ask()
         else:
             self._front.request_wanted()
 
     def body(self, data: bytes) -> None:
+        if self._room < 0:
+            return
         self._body.append(data)
+        self._room -= len(data)
+        if self._room < 0 and self._started:
+            self._ask()
 
     def body_ended(self) -> None:
         self._complete = True
-        if self._started:
+        if self._started and self._asked is None:
             self._ask()
 
     def _ask(self) -> None:

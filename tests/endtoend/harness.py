@@ -402,6 +402,7 @@ class Daemon:
         upstream: Table = NOTHING,
         http: Table = NOTHING,
         stream: Table = NOTHING,
+        options: tuple[str, ...] = (),
         wait: bool = True,
     ) -> None:
         """
@@ -410,9 +411,11 @@ class Daemon:
         @param root: options of the file's root; the others are those of its
             tables.
         @param keeping: of C{[store]}.
+        @param options: of the command line.
         @param wait: whether to wait until it serves.
         """
         self._case = case
+        self._options = options
         self.name = name
         self.http, self.stream, self.admin = free_port(), free_port(), free_port()
         self.directory = case.directory(name)
@@ -436,7 +439,7 @@ class Daemon:
         return f"http://{LOOPBACK}:{self.admin}"
 
     def start(self, wait: bool = True) -> None:
-        command = [*TWISTD, "-n", "--pidfile=", "dynbalance", "--config", self.file]
+        command = [*TWISTD, "-n", "--pidfile=", "dynbalance", "--config", self.file, *self._options]
         self.process = self._case.start(self.name, command, self.directory)
         if wait:
             self.process.until(lambda: "serves as" in self.process.log(), "serves")

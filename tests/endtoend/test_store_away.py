@@ -40,6 +40,11 @@ class StoreCase(EndToEndCase):
     def until_back(self) -> None:
         wait_until(lambda: self.health().status == 200, "the daemon to find the store")
 
+    def until_metric(self, line: str) -> None:
+        wait_until(
+            lambda: f"{line}\n" in ask(self.daemon.admin, "/metrics").body.decode(), line
+        )
+
     def assert_serves(self) -> None:
         self.assertEqual([200] * 20, [ask(self.daemon.http).status for _ in range(20)])
 
@@ -76,10 +81,9 @@ class AwayTests(StoreCase):
         self.assert_serves()
         health = self.health().json
         self.assertEqual(("unhealthy", "away"), (health["status"], health["data"]["store"]))
-        self.assertGreater(health["data"]["stale_for"], 0)
+        wait_until(lambda: self.health().json["data"]["stale_for"] > 0, "the time away")
         self.assertEqual(200, ask(self.daemon.admin, "/readyz").status)
-        metrics = ask(self.daemon.admin, "/metrics").body.decode()
-        self.assertIn("dynbalance_store_available 0.0\n", metrics)
+        self.until_metric("dynbalance_store_available 0.0")
 
     def assert_well(self) -> None:
         """It is as before, and orders are taken again."""
@@ -91,8 +95,7 @@ class AwayTests(StoreCase):
         wait_until(lambda: self.redis.counts() == {self.backend.address: 0}, "the counts")
         self.daemon.call("toggle", host=LOOPBACK, port=self.backend.port, action="disable")
         self.assertEqual(502, ask(self.daemon.http).status)
-        metrics = ask(self.daemon.admin, "/metrics").body.decode()
-        self.assertIn("dynbalance_store_available 1.0\n", metrics)
+        self.until_metric("dynbalance_store_available 1.0")
 
     def test_stopped(self) -> None:
         """A store that hangs."""
