@@ -44,6 +44,8 @@ class Channel(Protocol):
     """
     @param listener: whose client it is.
     @ivar client: the peer's address, without a port.
+    @ivar suffix: the usual end of a forwarded head, as long as the client says
+        nothing of X-Forwarded-For.
     """
 
     transport: ServerTransport
@@ -77,10 +79,7 @@ class Channel(Protocol):
         # The client takes no more; how much waited for it at the last look.
         self._blocked = False
         self._unsent = 0
-        # The usual end of a forwarded head, as long as the client says
-        # nothing of X-Forwarded-For.
-        self._origin = listener.forwarding.origin(client, listener.scheme, b"")
-        self._suffix = self._origin.fields
+        self.suffix = listener.forwarding.origin(client, listener.scheme, b"").fields
         # For the access log.
         self._begun = 0.0
         self._status = 0
@@ -176,9 +175,8 @@ class Channel(Protocol):
             self._max_body = 0
             exchange: Exchange | MountedAdmin = MountedAdmin(listener.mounted, self, head, self.client)
         else:
-            to = listener.upstream_for(head)
-            self._max_body = to.settings.client_max_body_size
-            exchange = Exchange(self, to, head, listener.first(head, to, self))
+            exchange = listener.exchange(head, self)
+            self._max_body = exchange.max_body
             if listener.access_log is not None:
                 exchange.attempts = []
         if head.length > self._max_body > 0:
@@ -200,13 +198,6 @@ class Channel(Protocol):
                 listener.deadlines.set(self, listener.settings.client_header_timeout)
         exchange.start()
         return rest
-
-    def first_for(self, head: RequestHead) -> bytes:
-        """The fields that this client adds to a request, and the head's end."""
-        if not head.forwarded_for:
-            return self._suffix
-        listener = self.listener
-        return listener.forwarding.origin(self.client, listener.scheme, head.forwarded_for).fields
 
     def _read_body(self, data: bytes) -> None:
         self._continue = False

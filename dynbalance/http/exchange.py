@@ -155,8 +155,9 @@ class Exchange:
         self._connection: ServerConnection | None = None
         self._resolving: Deferred[Any] | None = None
         self._tried: tuple[Server, ...] = ()
-        self._tries = to.retries.first_tries(to.upstream.tries)
-        self._begun = to.deadlines.now()
+        # Those left; looked up at the first failure, which most never have.
+        self._tries = -1
+        self._begun = to.hub.now
         self._free_try = True
         self._choosing = False
         self._again = False
@@ -165,6 +166,11 @@ class Exchange:
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head.method.decode()} on {self._connection}>"
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that the request's body may have; 0 for no limit."""
+        return self._to.settings.client_max_body_size
 
     @property
     def upstream_name(self) -> str:
@@ -179,8 +185,8 @@ class Exchange:
         Attempts that fail while this runs are followed by the next round of
         the loop, not by a call from within a call.
         """
-        self._again = True
         self._choosing = True
+        self._attempt()
         while self._again:
             self._again = False
             self._attempt()
@@ -233,10 +239,13 @@ class Exchange:
         if self.attempts is not None:
             self.attempts.append(Attempt(server.key, to.deadlines.now()))
         # Where one kept connection was dead, the others may be, too.
-        connection = to.take_idle(server) if self._free_try else None
-        if connection is not None:
-            self.connected(connection)
-            return
+        if self._free_try:
+            idle = to.idle.get(server)
+            if idle:
+                connection = idle.pop()
+                del to.oldest[connection]
+                self.connected(connection)
+                return
         target = to.names.target(server.address)
         if isinstance(target, Target):
             self._dial(target)
@@ -264,18 +273,21 @@ class Exchange:
         self._connection = connection
         if self.attempts:
             self.attempts[-1].connected = self._to.deadlines.now()
-        kept = self._kept
+        if not self.head.length:
+            self.sent_all = True
+            connection.begin(self, self._first, self._to.settings.read_timeout)
+        else:
+            self._begin_with_body(connection)
+
+    def _begin_with_body(self, connection: ServerConnection) -> None:
         if not self._body_done:
             self._front.request_wanted()
-        if not kept:
-            connection.begin(self, self._first)
-        else:
-            connection.begin(self, self._first + b"".join(kept))
-            self._drop_long_body()
-        if self._connection is connection:
-            self._sent()
-            if self._request_paused and not connection.choked:
-                self.resume_request()
+        kept = b"".join(self._kept or ())
+        connection.begin(self, self._first + kept, self._to.settings.read_timeout)
+        self._drop_long_body()
+        self._sent()
+        if self._request_paused and not connection.choked:
+            self.resume_request()
 
     # Sending
 
@@ -342,8 +354,15 @@ class Exchange:
     def ended(self) -> None:
         """The server's part is over."""
         self._connection = None
-        self._settle("")
-        self._finish()
+        lease = self._lease
+        if lease is not None:
+            self._lease = None
+            lease.release()
+            if self.attempts:
+                self._note_end("")
+        if not self._over:
+            self._over = True
+            self._front.ended()
 
     def failed(self, connection: ServerConnection, cause: Cause, why: str) -> None:
         """The connection broke; C{connection} is closed."""
@@ -370,6 +389,8 @@ class Exchange:
             # nothing of the server: one more try is free.
             self._free_try = False
         else:
+            if self._tries < 0:
+                self._tries = self._to.retries.first_tries(self._to.upstream.tries)
             self._tries = self._to.retries.tries_after(self._tries, cause, reused=False)
             self._tried += (server,)
             if self._to.upstream.failed(server):
@@ -379,7 +400,7 @@ class Exchange:
             method=self.head.method,
             sent=sent,
             replayable=self._kept is not None,
-            tries=self._tries,
+            tries=self._tries if self._tries >= 0 else 1,
             elapsed=self._to.deadlines.now() - self._begun,
         ):
             self.sent_all = False
@@ -449,8 +470,12 @@ class Exchange:
         if lease is not None:
             lease.release()
             if self.attempts:
-                self.attempts[-1].ended = self._to.deadlines.now()
-                self.attempts[-1].cause = cause
+                self._note_end(cause)
+
+    def _note_end(self, cause: str) -> None:
+        assert self.attempts
+        self.attempts[-1].ended = self._to.deadlines.now()
+        self.attempts[-1].cause = cause
 
     def _finish(self) -> None:
         if self._over:

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
 from dynbalance.http.channel import Channel
+from dynbalance.http.exchange import Exchange
 from dynbalance.http.forwarded import Forwarding, SetHeaders, expand
 from dynbalance.http.mounted import Mount
 from dynbalance.http.request import RequestHead
@@ -68,6 +69,9 @@ class HttpListener(Factory):
             (Route(route.host, route.path, upstreams[route.upstream]) for route in settings.routes),
             upstreams[settings.upstream],
         )
+        self._rewrites = bool(settings.set_headers)
+        # The usual case needs no look at the routes.
+        self._only = None if settings.routes else upstreams[settings.upstream]
         self._waiting: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
@@ -83,21 +87,21 @@ class HttpListener(Factory):
         self.channels.add(channel)
         return channel
 
-    def upstream_for(self, head: RequestHead) -> HttpUpstream:
-        return self._router.find(head.host, head.path)
+    def exchange(self, head: RequestHead, channel: Channel) -> Exchange:
+        """Find the upstream for a request, and say what its server gets."""
+        to = self._only or self._router.find(head.host, head.path)
+        if to.plain_host and head.host and not self._rewrites and not head.forwarded_for:
+            return Exchange(channel, to, head, head.forward + channel.suffix)
+        return Exchange(channel, to, head, self._rewritten(head, to, channel))
 
-    def first(self, head: RequestHead, to: HttpUpstream, channel: Channel) -> bytes:
-        """The head of the request that the server gets."""
-        if to.plain_host and head.host and not self._set_headers:
-            return head.forward + channel.first_for(head)
+    def _rewritten(self, head: RequestHead, to: HttpUpstream, channel: Channel) -> bytes:
         origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
         # HTTP/1.0 may come without a Host, HTTP/1.1 may not go without.
         host = head.host if to.plain_host else expand(to.settings.host, head, origin)
         host = host or to.upstream.name.encode()
-        if not self._set_headers:
+        if not self._rewrites:
             return head.compose(host, frozenset()) + origin.fields
-        without = self._set_headers.names
-        return head.compose(host, without) + self._set_headers.fields(head, origin)
+        return head.compose(host, self._set_headers.names) + self._set_headers.fields(head, origin)
 
     def note_refusal(self, client: str, status: int, why: str) -> None:
         self._log.debug("{client}: {status}: {why}", client=client, status=status, why=why)

@@ -62,6 +62,7 @@ class ServerConnection(Protocol):
 
     def __init__(self, upstream: HttpUpstream, server: Server, exchange: Exchange) -> None:
         self._upstream = upstream
+        self._deadlines = upstream.deadlines
         self.server = server
         self.exchange: Exchange | None = exchange
         self.phase = Phase.DIALING
@@ -74,6 +75,10 @@ class ServerConnection(Protocol):
         self._dial: Dial | None = None
         self._target: Target | None = None
         self._buffer = b""
+        # The last response's head, as it came and as it was read: servers
+        # repeat themselves.
+        self._block = b"-"
+        self._head: ResponseHead | None = None
         self._remaining = 0
         self._decoder: ChunkedDecoder | None = None
         self._informed = 0
@@ -109,12 +114,17 @@ class ServerConnection(Protocol):
 
     # Sending
 
-    def begin(self, exchange: Exchange, data: bytes) -> None:
-        """Send the head of a request, and what there is of its body."""
+    def begin(self, exchange: Exchange, data: bytes, timeout: float) -> None:
+        """
+        Send the head of a request, and what there is of its body.
+
+        @param timeout: seconds until the response begins.
+        """
         self.exchange = exchange
         self.phase = Phase.HEAD
         self.requests += 1
         self.answered = False
+        self._deadlines.set(self, timeout)
         self.transport.write(data)
 
     def wait(self, timeout: float) -> None:
@@ -178,22 +188,24 @@ class ServerConnection(Protocol):
         exchange = self.exchange
         assert exchange is not None
         while True:
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
+            head = self._head
+            if head is not None and data.startswith(self._block):
+                end = len(self._block)
+                break
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4 or end > MAX_RESPONSE_HEAD:
                 self._buffer = data
                 if len(data) > MAX_RESPONSE_HEAD:
                     self._fail(Cause.INVALID_HEADER, "the response's head is too large")
                 return
-            end += 4
-            if end > MAX_RESPONSE_HEAD:
-                self._fail(Cause.INVALID_HEADER, "the response's head is too large")
-                return
+            block = data[:end]
             try:
-                head = parse_response(data[:end] if end < len(data) else data)
+                head = parse_response(block)
             except BadMessage as bad:
                 self._fail(Cause.INVALID_HEADER, f"invalid response: {bad}")
                 return
             if head.status >= 200:
+                self._block, self._head = block, head
                 break
             if head.status == 101:
                 self._switch(head, data[end:])
@@ -206,19 +218,20 @@ class ServerConnection(Protocol):
             data = data[end:]
         self._buffer = b""
         self._informed = 0
-        self._begin_body(exchange, head, data, end)
-
-    def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes, at: int) -> None:
         length = 0 if head.bodyless or exchange.no_body else head.length
-        if length >= 0:
-            have = len(data) - at
-            if have >= length:
-                if have > length:
-                    data = data[: at + length]
-                exchange.respond(head, length, data, at, last=True)
-                self._end(head.keep_alive and have == length)
-                return
-            self._remaining = length - have
+        have = len(data) - end
+        if 0 <= length <= have:
+            if have > length:
+                data = data[: end + length]
+            exchange.respond(head, length, data, end, last=True)
+            self._end(head.keep_alive and have == length)
+        else:
+            self._begin_body(exchange, head, length, data, end)
+
+    def _begin_body(
+        self, exchange: Exchange, head: ResponseHead, length: int, data: bytes, at: int
+    ) -> None:
+        self._remaining = length - (len(data) - at) if length >= 0 else 0
         self.phase = Phase.BODY
         self._reusable = head.keep_alive
         self.wait(self._upstream.settings.read_timeout)
@@ -365,6 +378,9 @@ class HttpUpstream:
     @ivar upstream: who chooses among them.
     @ivar settings: the upstream's table of the configuration.
     @ivar retries: when a request may go to another server.
+    @ivar idle: connections that wait for a request, the one that was used
+        last at the end.  Who takes one takes it from C{oldest}, too.
+    @ivar oldest: all of them, the one that waits longest first.
     """
 
     def __init__(
@@ -386,20 +402,11 @@ class HttpUpstream:
             timeout=settings.next_upstream_timeout,
         )
         self.plain_host = settings.host == "$http_host"
-        self._idle: dict[Server, list[ServerConnection]] = {}
-        self._oldest: dict[ServerConnection, None] = {}
+        self.idle: dict[Server, list[ServerConnection]] = {}
+        self.oldest: dict[ServerConnection, None] = {}
 
     def __repr__(self) -> str:
-        return f"<HttpUpstream {self.upstream.name} {len(self._oldest)} idle>"
-
-    def take_idle(self, server: Server) -> ServerConnection | None:
-        """@return: the connection to C{server} that was used last, if any is idle."""
-        idle = self._idle.get(server)
-        if not idle:
-            return None
-        connection = idle.pop()
-        del self._oldest[connection]
-        return connection
+        return f"<HttpUpstream {self.upstream.name} {len(self.oldest)} idle>"
 
     def keep(self, connection: ServerConnection) -> None:
         """Take a connection whose response was read to its end."""
@@ -408,31 +415,31 @@ class HttpUpstream:
             connection.requests >= settings.keepalive_requests
             or not settings.keepalive
             or connection.server.removed
-            or self.deadlines.now() - connection.born >= settings.keepalive_time
+            or self.hub.now - connection.born >= settings.keepalive_time
         ):
             connection.close()
             return
-        if len(self._oldest) >= settings.keepalive:
-            next(iter(self._oldest)).close()
-        idle = self._idle.get(connection.server)
+        if len(self.oldest) >= settings.keepalive:
+            next(iter(self.oldest)).close()
+        idle = self.idle.get(connection.server)
         if idle is None:
-            idle = self._idle[connection.server] = []
+            idle = self.idle[connection.server] = []
         idle.append(connection)
-        self._oldest[connection] = None
-        connection.wait(settings.max_idle_time)
+        self.oldest[connection] = None
+        self.deadlines.set(connection, settings.max_idle_time)
 
     def forget(self, connection: ServerConnection) -> None:
         """A connection, idle or not, is closing."""
-        idle = self._idle.get(connection.server)
-        if connection in self._oldest:
-            del self._oldest[connection]
+        idle = self.idle.get(connection.server)
+        if connection in self.oldest:
+            del self.oldest[connection]
             if idle is not None:
                 idle.remove(connection)
         if idle is not None and not idle:
             # The server may be gone for good.
-            del self._idle[connection.server]
+            del self.idle[connection.server]
 
     def close_idle(self) -> None:
         """Close all idle connections."""
-        for connection in list(self._oldest):
+        for connection in list(self.oldest):
             connection.close()

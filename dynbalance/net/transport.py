@@ -139,6 +139,7 @@ class WriteThrough(tcp.Connection):
         if self.connected:
             # Closing the socket takes it out of the epoll.
             self.reactor.forget(self.socket.fileno())
+        self.__dict__.pop("write", None)
         super().connectionLost(reason)
 
 

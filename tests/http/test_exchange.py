@@ -124,12 +124,12 @@ class ReuseTests(HttpTestCase):
         (record,) = world.servers
         server.send(OK)
         client.send(GET)
-        self.assertIn(record, world.upstream._idle)
+        self.assertIn(record, world.upstream.idle)
         record.removed = True
         server.send(OK)
         self.assertEqual(client.take(), OK + OK)
         self.assertTrue(server.over)
-        self.assertEqual(world.upstream._idle, {})
+        self.assertEqual(world.upstream.idle, {})
 
 
 class RetryTests(HttpTestCase):

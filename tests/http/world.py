@@ -318,7 +318,7 @@ class World:
     @property
     def idle(self) -> int:
         """Connections to the servers of C{default} that are kept for later."""
-        return len(self.upstream._oldest)
+        return len(self.upstream.oldest)
 
     def entries(self) -> list[dict[str, Any]]:
         """What the access log says."""
@@ -397,4 +397,4 @@ class HttpTestCase(SynchronousTestCase):
         self.assertEqual(repr(world.deadlines), "<Deadlines 0 watched>")
         self.assertEqual(world.clock.getDelayedCalls(), [])
         for upstream in world.upstreams.values():
-            self.assertEqual((upstream._idle, upstream._oldest), ({}, {}))
+            self.assertEqual((upstream.idle, upstream.oldest), ({}, {}))
