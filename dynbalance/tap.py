@@ -52,8 +52,19 @@ def _end_in_order(reactor: Any, node: Node) -> None:
     the signal kill it at the end; a second one cuts what is still in flight.
     """
 
+    ordered = False
+
+    def end() -> None:
+        nonlocal ordered
+        if ordered or node.ending:
+            # Later, because two orders in one turn come before the end begins.
+            reactor.callLater(0, node.cut_short)
+        else:
+            ordered = True
+            reactor.stop()
+
     def stop(number: int, frame: object) -> None:
-        reactor.callFromThread(node.cut_short if node.ending else reactor.stop)
+        reactor.callFromThread(end)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

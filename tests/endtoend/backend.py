@@ -12,6 +12,7 @@ The first part of the path says what happens:
   - C{/waiting}: how many requests are held, as JSON.
   - C{/flow/BYTES}: so many bytes, chunked, each MiB with its number in front.
   - C{/flowed}: how many of them were written so far, as JSON.
+  - C{/accepted}: how many connections came so far, as JSON.
   - C{/ws}: a WebSocket that echoes frames; says C{hello} first.
   - C{/status/CODE}: an empty answer.
 
@@ -37,11 +38,13 @@ class Site:
         self.release = asyncio.Event()
         self.waiting = 0
         self.flowed = 0
+        self.accepted = 0
         self.ending = False
         self.idle = set()
         self.tasks = set()
 
     async def connected(self, reader, writer):
+        self.accepted += 1
         task = asyncio.current_task()
         self.tasks.add(task)
         try:
@@ -86,6 +89,8 @@ class Site:
                 self.release.set()
                 self.release = asyncio.Event()
                 body = b"null"
+            elif what == b"accepted":
+                body = json.dumps(self.accepted).encode()
             elif what == b"flowed":
                 body = json.dumps(self.flowed).encode()
             elif what == b"status":

@@ -402,6 +402,9 @@ class Daemon:
         upstream: Table = NOTHING,
         http: Table = NOTHING,
         stream: Table = NOTHING,
+        more: str = "",
+        routes: str = "[]",
+        servers: str = "[]",
         options: tuple[str, ...] = (),
         wait: bool = True,
     ) -> None:
@@ -411,6 +414,9 @@ class Daemon:
         @param root: options of the file's root; the others are those of its
             tables.
         @param keeping: of C{[store]}.
+        @param more: TOML of further tables.
+        @param routes: TOML of the HTTP listener's.
+        @param servers: TOML of the upstream's.
         @param options: of the command line.
         @param wait: whether to wait until it serves.
         """
@@ -425,9 +431,12 @@ class Daemon:
             _toml("[store]\n", {"url": store, **keeping}),
             _toml("[heartbeat]\n", heartbeat),
             _toml("[upstreams.default]\n", upstream),
+            f"servers = {servers}\n",
             _toml("[[http]]\n", {"listen": endpoint(self.http), **http}),
+            f"routes = {routes}\n",
             _toml("[[stream]]\n", {"listen": endpoint(self.stream), **stream}),
             _toml("[admin]\n", {"listen": endpoint(self.admin)}),
+            more,
         )
         with open(self.file, "w") as out:
             out.write("\n".join(tables))
@@ -441,6 +450,7 @@ class Daemon:
     def start(self, wait: bool = True) -> None:
         command = [*TWISTD, "-n", "--pidfile=", "dynbalance", "--config", self.file, *self._options]
         self.process = self._case.start(self.name, command, self.directory)
+        self._case.addCleanup(self._case.assert_no_traceback, self.process)
         if wait:
             self.process.until(lambda: "serves as" in self.process.log(), "serves")
 
@@ -496,6 +506,11 @@ class EndToEndCase(SynchronousTestCase):
         )
         self.addCleanup(self._end, started)
         return started
+
+    def assert_no_traceback(self, started: Program) -> None:
+        """Nothing that others do to the daemon is a mistake of the daemon's."""
+        log = started.log()
+        assert "Traceback" not in log and "Unhandled" not in log, log
 
     def _end(self, started: Program) -> None:
         # A stopped process hears no other signal.

@@ -211,6 +211,19 @@ class NodesTests(EndToEndCase):
         self.assertEqual(nothing, self.right.counts())
         self.assertEqual("right", self.redis("ZRANGE", "upstream:nodes", "0", "-1"))
 
+    def test_ended(self) -> None:
+        """The counts of one that ends in order are gone with it, and its members stay."""
+        self.left.add(self.backend.port)
+        wait_until(lambda: self.right.counts() == {self.backend.address: 0}, "the server")
+        self.hold(self.left, 3)
+        wait_until(lambda: self.right.counts() == {self.backend.address: 3}, "them to be counted")
+        self.left.process.signal(signal.SIGTERM)
+        wait_until(lambda: not accepts(self.left.http), "the end to begin")
+        self.left.process.signal(signal.SIGTERM)
+        self.assertEqual(0, self.left.process.wait())
+        self.assertEqual({self.backend.address: 0}, self.right.counts())
+        self.assertEqual(200, ask(self.right.http).status)
+
     def test_reset(self) -> None:
         """What was written into the ZSET by hand gives way to what the nodes hold."""
         self.left.add(self.backend.port)

@@ -13,6 +13,7 @@ from tests.endtoend.harness import (
     EndToEndCase,
     Redis,
     Reply,
+    accepts,
     ask,
     free_port,
     wait_until,
@@ -183,6 +184,9 @@ class LateStoreTests(StoreCase):
         self.redis = Redis(self)
         self.redis.process.pause()
         self.daemon = Daemon(self, self.redis.url, wait=False)
-        self.daemon.process.until(lambda: "starting on" in self.daemon.process.log(), "binds")
+        # The admin API answers before the others serve.
+        self.daemon.process.until(lambda: accepts(self.daemon.admin), "listens")
+        self.assertEqual(200, ask(self.daemon.admin, "/healthz").status)
+        self.assertNotIn("serves as", self.daemon.process.log())
         self.daemon.process.signal(signal.SIGTERM)
         self.assertEqual(0, self.daemon.process.wait())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import threading
@@ -48,6 +49,10 @@ class SpreadTests(EndToEndCase):
             )
             self.assertEqual("Server added successfully", answer["message"])
 
+    def descriptors(self) -> int:
+        """Files and sockets that the daemon has open."""
+        return len(os.listdir(f"/proc/{self.daemon.process.pid}/fd"))
+
     def assert_nothing_held(self) -> None:
         nothing = {server.address: 0 for server in self.servers}
         wait_until(lambda: self.daemon.counts() == nothing, "all counts to be 0 in the status")
@@ -88,6 +93,8 @@ class SpreadTests(EndToEndCase):
         nginx's logs and the metrics agree on the counts.
         """
         self.begin("least_conn")
+        ask(self.daemon.http)
+        before = self.descriptors()
         said = run("wrk", "-t1", f"-c{CLIENTS}", "-d2s", f"http://{LOOPBACK}:{self.daemon.http}/")
         self.assertNotIn("Non-2xx", said)
         self.assertNotIn("Socket errors", said)
@@ -95,6 +102,8 @@ class SpreadTests(EndToEndCase):
         assert requests, said
         self.assertGreater(int(requests[1]), REQUESTS)
         self.assert_nothing_held()
+        # What is left are kept connections to the servers, 128 at most.
+        wait_until(lambda: self.descriptors() <= before + 128, "the clients' sockets to be closed")
         served = Counter({server.name: server.served() for server in self.servers})
         for name, weight in WEIGHTS.items():
             share = served[name] / sum(served.values())
@@ -129,6 +138,30 @@ class SpreadTests(EndToEndCase):
         for client in clients:
             client.join(30)
         wait_until(lambda: self.redis.counts() == {backend.address: 0}, "them to be given back")
+
+
+class ChurnTests(EndToEndCase):
+    """A new connection for each request."""
+
+    def test_nothing_is_left_behind(self) -> None:
+        """After thousands of clients neither sockets nor memory have piled up."""
+        backend, daemon = Backend(self), Daemon(self)
+        daemon.add(backend.port)
+        files = f"/proc/{daemon.process.pid}/fd"
+
+        def churn() -> tuple[int, int]:
+            url = f"http://{LOOPBACK}:{daemon.http}/echo"
+            said = run("wrk", "-t1", "-c20", "-d1s", "-H", "Connection: close", url)
+            self.assertNotIn("Non-2xx", said)
+            wait_until(lambda: daemon.counts() == {backend.address: 0}, "the counts to be 0")
+            return len(os.listdir(files)), daemon.process.memory()
+
+        descriptors, memory = churn()
+        for _ in range(2):
+            churn()
+        again, grown = churn()
+        self.assertLess(again, descriptors + 25)
+        self.assertLess(grown, memory + (4 << 20))
 
 
 class ForwardedTests(EndToEndCase):
