@@ -18,7 +18,6 @@ from dynbalance.config.ranges import (
     PRINTABLE,
     SOME,
     OptionError,
-    endpoint,
     frozen_texts,
     headers,
     lowered,
@@ -26,6 +25,7 @@ from dynbalance.config.ranges import (
     no_repeats,
     one_of,
     seconds,
+    traffic_endpoint,
     within,
 )
 
@@ -100,7 +100,7 @@ class HttpConfig:
     @ivar access_log: C{off}, C{stdout} or a file.
     """
 
-    listen: str = field(default="tcp:8080", validator=endpoint)
+    listen: str = field(default="tcp:8080", validator=traffic_endpoint)
     upstream: str = field(default=DEFAULT_UPSTREAM, validator=NAME)
     routes: tuple[RouteConfig, ...] = ()
     mount_admin: bool = False
@@ -142,7 +142,7 @@ class StreamConfig:
     @ivar upload_rate: bytes a second from one client.
     """
 
-    listen: str = field(default="tcp:10000", validator=endpoint)
+    listen: str = field(default="tcp:10000", validator=traffic_endpoint)
     upstream: str = field(default=DEFAULT_UPSTREAM, validator=NAME)
     timeout: float = field(default=600.0, validator=POSITIVE)
     half_close: bool = True

@@ -122,6 +122,17 @@ def endpoint(instance: Any, attribute: Attribute[Any], value: str) -> None:
     EndpointText.parse(value)
 
 
+_TRAFFIC = ("tcp", "tcp6", "unix", "systemd")
+
+
+def traffic_endpoint(instance: Any, attribute: Attribute[Any], value: str) -> None:
+    """An endpoint string whose connections the hub can carry."""
+    kind = EndpointText.parse(value).kind
+    if kind not in _TRAFFIC:
+        known = ", ".join(f"{each}:" for each in _TRAFFIC)
+        raise ValueError(f"{value!r}: traffic comes by one of {known}; TLS is the tls table's")
+
+
 def hash_key(instance: Any, attribute: Attribute[Any], value: str) -> None:
     """A template of what a hash may be made of."""
     if not parse_template(value, KEY_VARIABLES):

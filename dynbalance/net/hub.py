@@ -12,9 +12,10 @@ with the real reactor, whichever it is.
 from __future__ import annotations
 
 import select
+import socket
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import main, unix
+from twisted.internet import main, tcp, unix
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorFDSet,
@@ -337,6 +338,16 @@ class Hub:
     ) -> HubUNIXPort:
         listening = HubUNIXPort(address, factory, backlog, mode, self, wantPID)
         unix.Port.startListening(listening)
+        return listening
+
+    def adoptStreamPort(self, fd: int, family: int, factory: IProtocolFactory) -> tcp.Port:
+        """Listen on a socket that somebody else opened, such as systemd."""
+        listening: tcp.Port
+        if family == socket.AF_UNIX:
+            listening = HubUNIXPort._fromListeningDescriptor(self, fd, factory)
+        else:
+            listening = HubPort._fromListeningDescriptor(self, fd, family, factory)
+        listening.startListening()
         return listening
 
     def connectTCP(self, *args: Any, **kwargs: Any) -> Any:
