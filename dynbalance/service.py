@@ -257,12 +257,12 @@ class Node(Service):
         for http in self.http:
             http.drain()
         listeners: list[HttpListener | StreamListener] = [*self.http, *self.stream]
-        clients = gatherResults([listener.when_idle() for listener in listeners])
+        clients = gatherResults([listener.when_idle() for listener in listeners], consumeErrors=True)
         if not await _within(clients, self._config.shutdown_timeout, self._reactor):
             left = sum(listener.active for listener in listeners)
             self._log.warn("{left} connections are cut after shutdown_timeout", left=left)
             self.cut_short()
-            clients = gatherResults([listener.when_idle() for listener in listeners])
+            clients = gatherResults([listener.when_idle() for listener in listeners], consumeErrors=True)
             await _within(clients, FAREWELL, self._reactor)
         for upstream in self.http_upstreams.values():
             upstream.close_idle()
