@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.application.service import Service
@@ -257,19 +257,23 @@ class Node(Service):
         for http in self.http:
             http.drain()
         listeners: list[HttpListener | StreamListener] = [*self.http, *self.stream]
-        clients = gatherResults([listener.when_idle() for listener in listeners], consumeErrors=True)
-        if not await _within(clients, self._config.shutdown_timeout, self._reactor):
+        if not await _within(_all_idle(listeners), self._config.shutdown_timeout, self._reactor):
             left = sum(listener.active for listener in listeners)
             self._log.warn("{left} connections are cut after shutdown_timeout", left=left)
             self.cut_short()
-            clients = gatherResults([listener.when_idle() for listener in listeners], consumeErrors=True)
-            await _within(clients, FAREWELL, self._reactor)
+            await _within(_all_idle(listeners), FAREWELL, self._reactor)
         for upstream in self.http_upstreams.values():
             upstream.close_idle()
         await self.membership.stop()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._admin_ports])
         await self.store.close()
         self._log.info("dynbalance has ended")
+
+
+def _all_idle(listeners: Iterable[HttpListener | StreamListener]) -> Deferred[Any]:
+    """Fires when none of them has clients."""
+    # Given up on, each of these fails, and nobody else would hear of it.
+    return gatherResults([listener.when_idle() for listener in listeners], consumeErrors=True)
 
 
 def _upstream_order(name: str, table: UpstreamConfig) -> UpstreamOrder:
