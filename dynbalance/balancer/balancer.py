@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from attrs import frozen
 
+from dynbalance.balancer.options import DEFAULTS, UpstreamOptions
 from dynbalance.balancer.upstream import FileServer, Upstream
 from dynbalance.errors import UnknownUpstream
 
@@ -22,11 +23,13 @@ class UpstreamOrder:
 
     @ivar policy: one of L{dynbalance.balancer.policies.POLICIES}.
     @ivar servers: those that the configuration file names.
+    @ivar options: how it is to be run.
     """
 
     name: str
     policy: str = "least_conn"
     servers: tuple[FileServer, ...] = ()
+    options: UpstreamOptions = DEFAULTS
 
 
 class Balancer:
@@ -49,7 +52,9 @@ class Balancer:
         """
         self.upstreams: Mapping[str, Upstream] = MappingProxyType(
             {
-                order.name: Upstream(order.name, order.policy, order.servers, now, random)
+                order.name: Upstream(
+                    order.name, order.policy, order.servers, now, random, order.options
+                )
                 for order in orders
             }
         )

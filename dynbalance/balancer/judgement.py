@@ -49,7 +49,7 @@ class Judgement:
         lost = server.weight // server.max_fails
         server.effective = max(0, server.effective - lost)
         was_out = server.failed
-        if self._is_condemned(server):
+        if self.is_condemned(server):
             self._take_out(server)
         return server.failed and not was_out
 
@@ -63,7 +63,7 @@ class Judgement:
         # begun before the failure, or be the lucky ones of a flapping server.
         if not server.fails or server.accessed >= server.checked:
             return False
-        was_out = self._is_condemned(server)
+        was_out = self.is_condemned(server)
         server.fails = 0
         self._let_in(server)
         return was_out
@@ -73,7 +73,7 @@ class Judgement:
         now = self._now()
         if server.checked + server.fail_timeout < now:
             server.checked = now
-            if self._is_condemned(server):
+            if self.is_condemned(server):
                 # The others wait for what the probe finds.
                 self._take_out(server)
 
@@ -100,7 +100,7 @@ class Judgement:
         """Hear which servers there are now, with what C{max_fails} and C{fail_timeout}."""
         self._alone = len(servers) == 1
         for server in servers:
-            if server.failed and not self._is_condemned(server):
+            if server.failed and not self.is_condemned(server):
                 self._let_in(server)
         self.out[:] = [
             (server.checked + server.fail_timeout, server.key, server)
@@ -109,7 +109,8 @@ class Judgement:
         ]
         heapify(self.out)
 
-    def _is_condemned(self, server: Server) -> bool:
+    def is_condemned(self, server: Server) -> bool:
+        """Whether its failures keep a server out; a probe may be let through."""
         # As in nginx, the only server is never taken out: it would help nobody.
         return 0 < server.max_fails <= server.fails and not self._alone
 

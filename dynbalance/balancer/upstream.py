@@ -1,56 +1,31 @@
 """
 A named set of servers: who may be chosen now, and how that changes.
 
-Knows the tiers, and how the live servers are brought in line with the store;
-refuses to know the store itself, transports and the policies' inner workings.
-
-Servers have an identity: what the store says is compared with what is here,
-and only the difference is applied, so that counts, statistics and failures
-outlive every change.  A server that was removed while it carries connections
-is remembered until they have ended and the store has heard so; when it is
-added again before that, it is the same one.
+Knows the tiers, and brings together what decides about a choice: the policy,
+the judgement, slow starts, the waiting line, the last resort.  Refuses to know
+the store itself, transports, and the inner workings of each of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-
-from attrs import frozen
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from dynbalance.balancer.address import Address
+from dynbalance.balancer.budget import RetryBudget
+from dynbalance.balancer.counts import SharedCounts
 from dynbalance.balancer.judgement import Judgement
+from dynbalance.balancer.lastgood import LastGood
 from dynbalance.balancer.lease import Lease
+from dynbalance.balancer.means import Means
+from dynbalance.balancer.options import DEFAULTS, UpstreamOptions
 from dynbalance.balancer.policies import POLICIES
+from dynbalance.balancer.roll import Applied, FileServer, Roll
 from dynbalance.balancer.server import Server, State
-from dynbalance.errors import BadAddress
-from dynbalance.store.contract import ServerOrder, ServerRecord, Snapshot
+from dynbalance.balancer.slowstart import SlowStart
+from dynbalance.balancer.waiting import Waiter, WaitingLine
+from dynbalance.store.contract import ServerOrder, Snapshot
 
-
-@frozen(slots=True, kw_only=True)
-class FileServer:
-    """
-    A server that the configuration file names.
-
-    @ivar down: never to be chosen.
-    """
-
-    order: ServerOrder
-    down: bool = False
-
-
-@frozen(slots=True, kw_only=True)
-class Applied:
-    """
-    What a snapshot changed, by the servers' keys.
-
-    @ivar refused: a line for each record that cannot be a server, beginning
-        with its key.
-    """
-
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
+__all__ = ["Applied", "FileServer", "Upstream"]
 
 
 class Upstream:
@@ -59,9 +34,12 @@ class Upstream:
 
     @ivar name: as in the configuration.
     @ivar policy: the policy's name.
+    @ivar wants_key: whether the policy goes by the key of a request.
+    @ivar wants_times: whether the policy goes by L{answered}.
     @ivar revision: of the snapshot that was applied last.
-    @ivar tries: servers, backups included, that are not ordered or expired
-        out: the attempts that a request has at first.
+    @ivar tries: servers, backups included, that are not ordered, expired or
+        checked out: the attempts that a request has at first.
+    @ivar budget: the retries that the servers can bear.
     """
 
     def __init__(
@@ -71,6 +49,7 @@ class Upstream:
         servers: Iterable[FileServer],
         now: Callable[[], float],
         random: Callable[[], float],
+        options: UpstreamOptions = DEFAULTS,
     ) -> None:
         """
         @param policy: one of L{POLICIES}.
@@ -83,63 +62,153 @@ class Upstream:
         self.policy = policy
         self.revision = 0
         self.tries = 0
-        self._primaries = POLICIES[policy](random)
-        self._backups = POLICIES[policy](random)
-        self._servers: dict[str, Server] = {}
-        self._leaving: dict[str, Server] = {}
-        self._totals: dict[str, int] = {}
-        self._acknowledged: list[Server] = []
+        self.budget = RetryBudget(options.retry_budget, now)
+        self._now = now
+        self._line = WaitingLine(options.queue, self._choose)
+        self._last_good = LastGood(random) if options.last_good else None
+        self._slow_start = SlowStart(options.slow_start, now)
+        self._begun = False
+        means = Means(
+            random=random, now=now, freed=self._line.serve, consistent=options.hash_consistent
+        )
+        self._primaries = POLICIES[policy](means)
+        self._backups = POLICIES[policy](means)
+        self.wants_key = self._primaries.wants_key
+        self.wants_times = self._primaries.wants_times
         self._judgement = Judgement(now)
         self._out = self._judgement.out
+        self._roll = Roll(name, self._make, self._judgement.forget)
+        self._counts = SharedCounts(self._roll)
         for plain in servers:
-            server = self._admit(plain.order, Address.parse(plain.order.address))
-            server.from_file = True
-            server.down = plain.down
-        self._arrange(self._servers.values())
+            self._roll.list_file(plain)
+        self._arrange(self._roll.here.values())
 
     # Choosing
 
-    def choose(self, tried: Collection[Server] = ()) -> Lease | None:
+    def choose(self, tried: Collection[Server] = (), key: bytes = b"") -> Lease | None:
         """
         Choose a server and count a connection on it.
 
         @param tried: never to be chosen again for this request.
+        @param key: what the policy goes by where L{wants_key} says so: for
+            C{ip_hash} the client's address as text, for C{hash} the value of
+            C{hash_key}.  Without one the policy chooses in turn.
         @return: C{None} when no server can take the connection.
         """
         if self._out:
-            self._judgement.let_probe()
-        if tried:
-            return self._choose_another(tried)
+            self._let_probe()
+        if tried or key:
+            return self._choose(tried, key)
         server = self._primaries.take() or self._backups.take()
         if server is None:
-            return None
+            return self._choose_last_good(tried)
         if server.fails:
             self._judgement.picked(server)
         return Lease(server)
 
-    def _choose_another(self, tried: Collection[Server]) -> Lease | None:
+    def _choose(self, tried: Collection[Server], key: bytes) -> Lease | None:
         hidden = [server for server in tried if server.usable]
         for server in hidden:
             server.policy.leave(server)
-        chosen = self._primaries.take() or self._backups.take()
+        if key:
+            chosen = self._primaries.take_for(key, tried) or self._backups.take_for(key, tried)
+        else:
+            chosen = self._primaries.take() or self._backups.take()
         for server in hidden:
             server.policy.enter(server)
         if chosen is None:
-            return None
+            return self._choose_last_good(tried)
         if chosen.fails:
             self._judgement.picked(chosen)
         return Lease(chosen)
 
+    def _choose_last_good(self, tried: Collection[Server]) -> Lease | None:
+        if self._last_good is None:
+            return None
+        server = self._last_good.choose(self._roll.here.values(), tried)
+        if server is None:
+            return None
+        # It has no place with its policy that would have to change.
+        server.picks += 1
+        server.held += 1
+        if server.fails:
+            self._judgement.picked(server)
+        return Lease(server)
+
+    def choose_this(self, server: Server, tried: Collection[Server] = ()) -> Lease | None:
+        """
+        Count a connection on one particular server, a backup or not, if it may
+        get one: for sticky clients and hooks.
+
+        @return: C{None} when it may not, or was tried.
+        """
+        if self._out:
+            self._let_probe()
+        if not server.usable or server in tried:
+            return None
+        server.policy.claim(server)
+        if server.fails:
+            self._judgement.picked(server)
+        return Lease(server)
+
+    def by_route(self, route: str) -> Server | None:
+        """@param route: what C{Server.route} was, on any node."""
+        return self._roll.by_route(route)
+
     def why_none(self, tried: Collection[Server] = ()) -> str:
         """Why L{choose} gave C{None}, for the log."""
-        if not self._servers:
+        if not self._roll.here:
             return "no live upstreams: there are no servers"
         reasons: dict[str, int] = {}
-        for server in self._servers.values():
+        for server in self._roll.here.values():
             reason = "tried" if server in tried else server.state.value
             reasons[reason] = reasons.get(reason, 0) + 1
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        return f"no live upstreams: of {len(self._servers)} servers {counted}"
+        why = f"no live upstreams: of {len(self._roll.here)} servers {counted}"
+        if self._last_good is None:
+            return why
+        primaries, backups = self._last_good.candidates(self._roll.here.values())
+        return f"{why}; panic: {len(primaries) + len(backups)} were good last"
+
+    # Waiting
+
+    def wait(
+        self, waiter: Waiter, tried: Collection[Server] = (), key: bytes = b""
+    ) -> bool:
+        """
+        Wait for a slot after L{choose} gave C{None}, until it is granted or
+        L{leave_queue} is called.
+
+        @param tried: as for L{choose}; with one, only servers that are not in
+            it are waited for.
+        @return: whether the waiter waits: not when the queue is full or off,
+            and not when no server is merely full.
+        """
+        if not self._line.places or not any(
+            server.ready and server not in tried for server in self._roll.here.values()
+        ):
+            return False
+        return self._line.join(waiter, tried, key)
+
+    def leave_queue(self, waiter: Waiter) -> None:
+        """Wait no more; nothing happens when the waiter does not wait."""
+        self._line.leave(waiter)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._line)
+
+    def tick(self) -> None:
+        """
+        Time has passed: weights grow, probes come due, those who wait are
+        served.  To be called every 0.1 to 1 seconds.
+        """
+        self._slow_start.move()
+        self.budget.turn()
+        self._let_probe()
+
+    # Judging
 
     def failed(self, server: Server) -> bool:
         """
@@ -156,7 +225,60 @@ class Upstream:
 
         @return: whether that brought the server back.
         """
-        return self._judgement.succeeded(server)
+        brought_back = self._judgement.succeeded(server)
+        self._line.serve()
+        return brought_back
+
+    def answered(self, server: Server, seconds: float, failed: bool) -> None:
+        """
+        An attempt ended.  Needs to be told only where L{wants_times} says so.
+
+        @param seconds: from the choice to the head of the answer, or to the
+            failure.
+        @param failed: whether it failed, or its answer was a failure's.
+        """
+        server.policy.answered(server, seconds, failed)
+
+    def set_checked(self, key: str, down: bool, cause: str) -> bool:
+        """
+        Hear what the health check has concluded of a server.  It holds until
+        the next word, or until the server is removed.
+
+        @param key: C{Server.key}.
+        @param down: whether the server is to be out.
+        @param cause: what the check found, for people.
+        @return: whether that changed anything: not for an unknown server.
+        """
+        server = self._roll.here.get(key)
+        if server is None:
+            return False
+        server.check_cause = cause
+        if server.checked_down is down:
+            return False
+        server.checked_down = down
+        server.checked_down_at = self._now()
+        self._note_change()
+        server.settle()
+        self._count_tries()
+        self._line.serve()
+        return True
+
+    def _let_probe(self) -> None:
+        self._judgement.let_probe()
+        self._line.serve()
+
+    def _flipped(self, server: Server) -> None:
+        """A server became ready, or is so no more."""
+        self._note_change()
+        if not server.ready:
+            self._slow_start.end(server)
+        elif self._begun and not self._judgement.is_condemned(server):
+            # A probe goes to a server with all its weight, or it would be late.
+            self._slow_start.begin(server)
+
+    def _note_change(self) -> None:
+        if self._last_good is not None:
+            self._last_good.forget()
 
     # Membership
 
@@ -167,69 +289,22 @@ class Upstream:
 
         @return: what that changed.
         """
-        added: list[str] = []
-        changed: list[str] = []
-        refused: list[str] = []
-        ordered = [server for server in self._servers.values() if server.from_file]
-        unsettled: list[Server] = []
-        missing = {key: s for key, s in self._servers.items() if not s.from_file}
-        for record in snapshot.servers:
-            key = record.order.address
-            if record.order.weight < 1:
-                refused.append(f"{key}: weight {record.order.weight} is not positive")
-                continue
-            server = self._servers.get(key)
-            if server is None:
-                try:
-                    server = self._admit(record.order, _address_of(record.order))
-                except BadAddress as error:
-                    refused.append(f"{key}: {error}")
-                    continue
-                added.append(key)
-            elif server.from_file:
-                continue
-            else:
-                missing.pop(key, None)
-                if _differs(server, record):
-                    changed.append(key)
-                elif server.record is not None:
-                    server.record = record
-                    ordered.append(server)
-                    continue
-            _follow(server, record)
-            ordered.append(server)
-            unsettled.append(server)
-        for server in missing.values():
-            self._dismiss(server)
-        self._servers = {server.key: server for server in ordered}
+        applied, unsettled = self._roll.apply(snapshot, self._now())
         self._arrange(unsettled)
+        self._begun = True
         self.revision = snapshot.revision
-        return Applied(
-            added=tuple(added),
-            removed=tuple(missing),
-            changed=tuple(changed),
-            refused=tuple(refused),
-        )
+        self._line.serve()
+        return applied
 
-    def _admit(self, order: ServerOrder, address: Address) -> Server:
-        """The server of an order: the one that is leaving, or a new one."""
+    def _make(self, address: Address, order: ServerOrder, route: str) -> Server:
         policy = self._backups if order.backup else self._primaries
-        server = self._leaving.pop(order.address, None)
-        if server is None:
-            server = Server(address, order, policy)
-            server.others = self._totals.get(order.address, 0)
-        self._servers[server.key] = server
+        server = Server(address, order, policy, route, self._flipped)
+        server.others = self._counts.total(order.address)
         return server
-
-    def _dismiss(self, server: Server) -> None:
-        server.removed = True
-        self._judgement.forget(server)
-        # Even one without a connection may be in a report that is under way.
-        self._leaving[server.key] = server
 
     def _arrange(self, unsettled: Iterable[Server]) -> None:
         """Give every server its place after a change of membership."""
-        everyone = self._servers.values()
+        everyone = self._roll.here.values()
         for server in unsettled:
             server.policy = self._backups if server.backup else self._primaries
         self._primaries.arrange([server for server in everyone if not server.backup])
@@ -237,7 +312,11 @@ class Upstream:
         for server in unsettled:
             server.settle()
         self._judgement.arrange(everyone)
-        self.tries = sum(server.eligible for server in everyone)
+        self._note_change()
+        self._count_tries()
+
+    def _count_tries(self) -> None:
+        self.tries = sum(server.eligible for server in self._roll.here.values())
 
     # Counts over all nodes
 
@@ -248,33 +327,21 @@ class Upstream:
         @param full: every server with a number, here or acknowledged, instead
             of those where the two differ.
         """
-        # Compared here and not noted at each change: this is done a few times
-        # a second, and counting many thousand times.
-        if full:
-            return {s.key: s.held for s in self._known() if s.held or s.reported}
-        return {s.key: s.held for s in self._known() if s.held != s.reported}
+        return self._counts.report(full)
 
     def acknowledge(self, report: Mapping[str, int]) -> None:
         """
         The store has taken a report.  L{apply_totals} with the same answer
         follows.
         """
-        for key, held in report.items():
-            server = self._servers.get(key) or self._leaving.get(key)
-            if server is not None:
-                server.reported = held
-                self._acknowledged.append(server)
-        if self._leaving:
-            self._leaving = {k: s for k, s in self._leaving.items() if s.held or s.reported}
+        self._counts.acknowledge(report)
+        self._roll.forget_idle()
 
     def lapsed(self) -> None:
         """
         The store has forgotten, or is about to, all that this node reported.
         """
-        for server in self._known():
-            if server.reported:
-                server.reported = 0
-                self._acknowledged.append(server)
+        self._counts.lapsed()
 
     def apply_totals(self, totals: Mapping[str, int], complete: bool = False) -> None:
         """
@@ -283,31 +350,8 @@ class Upstream:
         @param totals: for the addresses whose total has changed.
         @param complete: for all addresses; what is missing has none.
         """
-        touched = self._acknowledged
-        self._acknowledged = []
-        if complete:
-            totals = dict.fromkeys(self._totals, 0) | dict(totals)
-        for key, total in totals.items():
-            # Kept for unknown addresses too: the store may know a server
-            # sooner than this node has heard of it.
-            if total:
-                self._totals[key] = total
-            else:
-                self._totals.pop(key, None)
-            server = self._servers.get(key) or self._leaving.get(key)
-            if server is not None:
-                touched.append(server)
-        for server in touched:
-            # A total below our own share is older than our share, or of a
-            # removed server; it tells nothing of other nodes.
-            others = max(0, self._totals.get(server.key, 0) - server.reported)
-            if others != server.others:
-                server.others = others
-                server.settle()
-
-    def _known(self) -> Iterator[Server]:
-        yield from self._servers.values()
-        yield from self._leaving.values()
+        self._counts.apply(totals, complete)
+        self._line.serve()
 
     # Looking
 
@@ -315,12 +359,12 @@ class Upstream:
     def servers(self) -> Collection[Server]:
         """In the order of the file, then of the addresses."""
         if self._out:
-            self._judgement.let_probe()
-        return self._servers.values()
+            self._let_probe()
+        return self._roll.here.values()
 
     def server(self, key: str) -> Server | None:
         """@param key: C{str(address)}."""
-        return self._servers.get(key)
+        return self._roll.here.get(key)
 
     @property
     def usable(self) -> int:
@@ -329,40 +373,6 @@ class Upstream:
 
     def __repr__(self) -> str:
         return (
-            f"<Upstream {self.name} {self.policy} servers={len(self._servers)}"
-            f" leaving={len(self._leaving)} revision={self.revision}>"
+            f"<Upstream {self.name} {self.policy} servers={len(self._roll.here)}"
+            f" leaving={len(self._roll.leaving)} revision={self.revision}>"
         )
-
-
-def _address_of(order: ServerOrder) -> Address:
-    # A unix socket has no port; all else is made of its two parts, since the
-    # key of a record that others wrote need not be in our form.
-    if order.address.startswith("unix:"):
-        return Address.parse(order.address)
-    return Address.of(order.host, order.port)
-
-
-def _differs(server: Server, record: ServerRecord) -> bool:
-    order = record.order
-    return (
-        server.weight != order.weight
-        or server.max_conns != order.max_conns
-        or server.backup != order.backup
-        or server.max_fails != order.max_fails
-        or server.fail_timeout != order.fail_timeout
-        or server.intent is not record.intent
-        or server.expired != record.expired
-        or server.disabled_reason != record.disabled_reason
-    )
-
-
-def _follow(server: Server, record: ServerRecord) -> None:
-    """Take over what the store says; the server is settled later."""
-    if server.usable:
-        server.policy.leave(server)
-    server.follow(record.order)
-    server.removed = False
-    server.intent = record.intent
-    server.expired = record.expired
-    server.disabled_reason = record.disabled_reason
-    server.record = record

@@ -22,6 +22,7 @@ class Intent(Enum):
 
     ENABLE = "enable"
     DISABLE = "disable"
+    DRAIN = "drain"
 
 
 HEARTBEAT_TIMEOUT = "heartbeat_timeout"
@@ -43,6 +44,8 @@ class ServerOrder:
     @ivar backup: serves only when no other server can.
     @ivar max_fails: failures within C{fail_timeout} seconds that take the
         server out for as long; 0 for never.
+    @ivar slow_start: seconds in which it reaches its weight after it was
+        added or came back; 0 for what its upstream says.
     """
 
     address: str
@@ -54,6 +57,7 @@ class ServerOrder:
     backup: bool = False
     max_fails: int = 1
     fail_timeout: float = 10.0
+    slow_start: float = 0.0
 
 
 @frozen(slots=True, kw_only=True)

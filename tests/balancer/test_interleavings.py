@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from twisted.internet.task import Clock
 
 from dynbalance.balancer.lease import Lease
-from dynbalance.balancer.policies import LeastConn
+from dynbalance.balancer.leastconn import LeastConn
 from dynbalance.balancer.server import Server, State
 from dynbalance.balancer.upstream import FileServer, Upstream
 from dynbalance.store.contract import Intent, ServerRecord, Snapshot
@@ -181,8 +181,8 @@ class Interleaving(RuleBasedStateMachine):
                             assert server.group is group
                             assert server.slot == slot
                             assert server.lane is lane
-                            assert server.load / server.weight == load
-                            assert server.weight <= lane.cap
+                            assert server.load / server.pull == load
+                            assert server.steps <= lane.cap
                             placed.append(server)
                 usable = [s for s in self.upstream.servers if s.usable and s.backup == backup]
                 assert sorted(placed, key=str) == sorted(usable, key=str)

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from dynbalance.balancer import lease, policies
+from dynbalance.balancer import lease, leastconn
 from dynbalance.balancer import upstream as upstream_module
 from dynbalance.balancer.lease import Lease
 from dynbalance.balancer.upstream import FileServer, Upstream
@@ -180,7 +180,7 @@ class WorkTests(TestCase):
     def steps(self, size: int, weights: tuple[int, ...]) -> float:
         """Lines of the balancer that 400 choices and releases run, on average."""
         made = crowd(size, weights)
-        files = {policies.__file__, lease.__file__, upstream_module.__file__}
+        files = {leastconn.__file__, lease.__file__, upstream_module.__file__}
         count = 0
 
         def trace(frame: FrameType, event: str, argument: object) -> Any:
