@@ -173,7 +173,8 @@ class Channel(Protocol):
         if listener.mounted is not None and head.target.startswith(b"/upstream/"):
             # The API refuses what is too large in its own words.
             self._max_body = 0
-            exchange: Exchange | MountedAdmin = MountedAdmin(listener.mounted, self, head, self.client)
+            exchange: Exchange | MountedAdmin
+            exchange = MountedAdmin(listener.mounted, self, head, self.client)
         else:
             exchange = listener.exchange(head, self)
             self._max_body = exchange.max_body
@@ -317,7 +318,8 @@ class Channel(Protocol):
             self._keep = False
         self._status = status
         types = [value for name, value in fields if name.lower() == b"content-type"]
-        others = tuple(f for f in fields if f[0].lower() not in (b"content-type", b"content-length"))
+        ours = (b"content-type", b"content-length")
+        others = tuple(field for field in fields if field[0].lower() not in ours)
         data = answers.response(
             status,
             types[0] if types else b"application/octet-stream",

@@ -229,9 +229,8 @@ class Exchange:
         to = self._to
         lease = to.upstream.choose(self._tried)
         if lease is None:
-            self._log.error(
-                "{upstream}: {why}", upstream=to.upstream.name, why=to.upstream.why_none(self._tried)
-            )
+            why = to.upstream.why_none(self._tried)
+            self._log.error("{upstream}: {why}", upstream=to.upstream.name, why=why)
             self._answer(failure_status(Cause.NO_SERVER))
             return
         self._lease = lease

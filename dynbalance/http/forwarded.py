@@ -19,7 +19,7 @@ from dynbalance.http.routes import bare_host
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _VARIABLE = re.compile(r"\$(http_[a-z0-9_]+|[a-z_]+)")
-_VARIABLES: dict[str, Callable[[RequestHead, "Origin"], bytes]] = {
+_VARIABLES: dict[str, Callable[[RequestHead, Origin], bytes]] = {
     "remote_addr": lambda head, origin: origin.client.encode(),
     "proxy_add_x_forwarded_for": lambda head, origin: origin.forwarded_for,
     "scheme": lambda head, origin: origin.scheme,

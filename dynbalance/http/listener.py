@@ -143,4 +143,4 @@ class HttpListener(Factory):
 
 def _host(addr: Any) -> str:
     host: str = getattr(addr, "host", "") or "127.0.0.1"
-    return host[7:] if host.startswith("::ffff:") else host
+    return host.removeprefix("::ffff:")

@@ -65,7 +65,9 @@ class RequestHead:
     @ivar length: bytes of the body; 0 for none; -1 when it is chunked.
     @ivar keep_alive: whether the client wants the connection to stay.
     @ivar expect: the client waits for 100 (RFC 9110 section 10.1.1).
-    @ivar upgrade: the protocols it asks for properly, or empty.
+    @ivar upgrade: the protocols it asks for properly, or empty.  It may be
+        ignored (RFC 9110 section 7.8), and is in a request with a body: not
+        all servers agree whether that is still HTTP.
     @ivar forwarded_for: what X-Forwarded-For said, joined by comma.
     @ivar kept: name and whole line of each field that is passed on as it is.
     @ivar forward: the start of the request to the server: request line, Host,
@@ -175,12 +177,12 @@ def _parse(block: bytes) -> RequestHead:
     connection = tokens(seen.get(b"connection", []))
     keep_alive = b"close" not in connection and (minor == 1 or b"keep-alive" in connection)
     upgrade = b""
-    if b"upgrade" in seen and b"upgrade" in connection and minor == 1:
+    if b"upgrade" in seen and b"upgrade" in connection and minor == 1 and not length:
         upgrade = _upgrade(seen[b"upgrade"])
     dropped = HOP_BY_HOP.union(connection)
     kept = tuple(
         (name, line)
-        for (name, _), line in zip(fields, lines[1:])
+        for (name, _), line in zip(fields, lines[1:], strict=True)
         if name not in _OURS and name not in dropped
     )
     return RequestHead(
@@ -228,11 +230,7 @@ def _target_and_host(
     host = hosts[0] if hosts else b""
     if hosts and not _HOST.match(host):
         raise BadMessage("bad Host")
-    if target.startswith(b"/"):
-        pass
-    elif target == b"*" and method == b"OPTIONS":
-        pass
-    else:
+    if not target.startswith(b"/") and not (target == b"*" and method == b"OPTIONS"):
         absolute = _ABSOLUTE.match(target)
         if absolute is None or not _HOST.match(absolute[1]):
             raise BadMessage("malformed target")

@@ -97,7 +97,8 @@ def _parse(block: bytes) -> ResponseHead:
         dropped |= {b"content-length"}
         keep_alive = keep_alive and length in (UNTIL_CLOSE, 0)
     head = [b"HTTP/1.1 %b %b" % (status_digits, reason or b"")]
-    head += [line for (name, _), line in zip(fields, lines[1:]) if name not in dropped]
+    named = zip(fields, lines[1:], strict=True)
+    head += [line for (name, _), line in named if name not in dropped]
     if upgrade and status in (101, 426):
         head.append(b"Connection: upgrade\r\nUpgrade: " + upgrade)
     head.append(b"")

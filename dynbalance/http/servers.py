@@ -88,7 +88,8 @@ class ServerConnection(Protocol):
         self._held_back = False
 
     def __repr__(self) -> str:
-        return f"<ServerConnection to {self.server.key} {self.phase.value} requests={self.requests}>"
+        phase = self.phase.value
+        return f"<ServerConnection to {self.server.key} {phase} requests={self.requests}>"
 
     # Dialing
 

@@ -711,8 +711,8 @@ class ResponseTests(HttpTestCase):
     def test_untouched(self) -> None:
         """Fields that are not of the connection pass as they came, in their order."""
         answer = (
-            b"HTTP/1.1 200 Fine\r\nDate: x\r\nserver: me\r\nSet-Cookie: a=b\r\nSet-Cookie: c=\xe4\r\n"
-            b"X-Empty:\r\nContent-Length: 2\r\n\r\nok"
+            b"HTTP/1.1 200 Fine\r\nDate: x\r\nserver: me\r\nSet-Cookie: a=b\r\n"
+            b"Set-Cookie: c=\xe4\r\nX-Empty:\r\nContent-Length: 2\r\n\r\nok"
         )
         self.assertEqual(self.answered(answer), answer)
 

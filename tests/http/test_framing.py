@@ -124,7 +124,7 @@ REFUSED = (
     (400, request(b"Transfer-Encoding: chunked\x0b")),
     (400, request(b"Transfer-Encoding : chunked")),
     (400, request(b"Transfer-Encoding:", b" chunked")),
-    (400, request(b"Transfer-Encoding: \"chunked\"")),
+    (400, request(b'Transfer-Encoding: "chunked"')),
     (400, request(b"Transfer-Encoding: chunked;q=1")),
     (400, request(TE, b"Transfer-Encoding: identity")),
     (501, request(b"Transfer-Encoding: gzip, chunked")),
@@ -220,7 +220,14 @@ class RequestTests(SynchronousTestCase):
         good = request(b"X: y")
         for at in range(len(good)):
             self.assertFalse(is_hopeless(good[:at]), good[:at])
-        for bad in (b"GET /\r\n", b"GET / HTTP/1.1\n", b"\n", b"G\x00", b"G\rE", b"GET / HTTP/1.1\r\nX\n"):
+        for bad in (
+            b"GET /\r\n",
+            b"GET / HTTP/1.1\n",
+            b"\n",
+            b"G\x00",
+            b"G\rE",
+            b"GET / HTTP/1.1\r\nX\n",
+        ):
             self.assertTrue(is_hopeless(bad), bad)
 
 

@@ -96,7 +96,10 @@ def reading_of_llhttp(data: bytes, rest: bytes) -> Reading | None:
     try:
         parser.feed_data(data[: len(data) - len(rest)])
     except httptools.HttpParserUpgrade:
-        pass
+        if not data[: len(data) - len(rest)].endswith(b"\r\n\r\n"):
+            # It takes the body for the new protocol's. No server gets to see
+            # such a request: the other test would say so.
+            return None
     except httptools.HttpParserError:
         return None
     # Complete with exactly these bytes, and not without the last one.
@@ -105,22 +108,74 @@ def reading_of_llhttp(data: bytes, rest: bytes) -> Reading | None:
 
 
 NAMES = st.sampled_from(
-    [b"Content-Length", b"Transfer-Encoding", b"Connection", b"X", b"Host", b"Upgrade", b"Expect"]
-    + [b"content-length ", b"Transfer_Encoding", b"X-Forwarded-For", b"TE", b"Trailer", b"X\t"]
+    [
+        b"Content-Length",
+        b"Transfer-Encoding",
+        b"Connection",
+        b"X",
+        b"Host",
+        b"Upgrade",
+        b"Expect",
+        b"content-length ",
+        b"Transfer_Encoding",
+        b"X-Forwarded-For",
+        b"TE",
+        b"Trailer",
+        b"X\t",
+    ]
 )
 VALUES = st.sampled_from(
-    [b"0", b"3", b"5", b" 5", b"+5", b"5,5", b"chunked", b"Chunked ", b"gzip, chunked", b"identity"]
-    + [b"close", b"keep-alive", b"upgrade", b"websocket", b"a", b"", b"\t", b"100-continue"]
-    + [b"content-length", b"transfer-encoding, x", b"\xe4", b"a\rb", b"a\nb", b"a\x00"]
+    [
+        b"0",
+        b"3",
+        b"5",
+        b" 5",
+        b"+5",
+        b"5,5",
+        b"chunked",
+        b"Chunked ",
+        b"gzip, chunked",
+        b"identity",
+        b"close",
+        b"keep-alive",
+        b"upgrade",
+        b"websocket",
+        b"a",
+        b"",
+        b"\t",
+        b"100-continue",
+        b"content-length",
+        b"transfer-encoding, x",
+        b"\xe4",
+        b"a\rb",
+        b"a\nb",
+        b"a\x00",
+    ]
 )
 LINES = st.builds(lambda n, c, v: n + c + v, NAMES, st.sampled_from([b": ", b":", b" :"]), VALUES)
 GOOD_LINES = st.sampled_from(
-    [b"Content-Length: 5", b"Content-Length: 0", b"Transfer-Encoding: chunked", b"X: y", b"X:"]
-    + [b"Connection: close", b"Connection: upgrade, content-length, x", b"Upgrade: websocket"]
+    [
+        b"Content-Length: 5",
+        b"Content-Length: 0",
+        b"Transfer-Encoding: chunked",
+        b"X: y",
+        b"X:",
+        b"Connection: close",
+        b"Connection: upgrade, content-length, x",
+        b"Upgrade: websocket",
+    ]
 )
 BODIES = st.sampled_from(
-    [b"", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"5;a=b\r\nhello\r\n0\r\nT: x\r\n\r\n"]
-    + [b"05\r\nhello\r\n0\r\n\r\n", b"5\nhello\n0\n\n", b"0\r\n\r\n", b"2\r\nhello\r\n0\r\n\r\n"]
+    [
+        b"",
+        b"hello",
+        b"5\r\nhello\r\n0\r\n\r\n",
+        b"5;a=b\r\nhello\r\n0\r\nT: x\r\n\r\n",
+        b"05\r\nhello\r\n0\r\n\r\n",
+        b"5\nhello\n0\n\n",
+        b"0\r\n\r\n",
+        b"2\r\nhello\r\n0\r\n\r\n",
+    ]
 )
 FOLLOWING = st.sampled_from([b"", b"GET /2 HTTP/1.1\r\nHost: b\r\n\r\n", b"\r\n", b"x"])
 
@@ -128,8 +183,9 @@ FOLLOWING = st.sampled_from([b"", b"GET /2 HTTP/1.1\r\nHost: b\r\n\r\n", b"\r\n"
 def messages(starts: list[bytes], hosts: list[bytes]) -> st.SearchStrategy[bytes]:
     """Messages, most of them nearly right."""
     whole = st.builds(
-        lambda start, host, fields, body, more: b"\r\n".join([start, *host, *fields, b"", body])
-        + more,
+        lambda start, host, fields, body, more: (
+            b"\r\n".join([start, *host, *fields, b"", body]) + more
+        ),
         st.sampled_from(starts),
         st.sampled_from([[host] if host else [] for host in hosts]),
         st.lists(st.one_of(GOOD_LINES, LINES), max_size=3),
@@ -152,13 +208,28 @@ def messages(starts: list[bytes], hosts: list[bytes]) -> st.SearchStrategy[bytes
 
 
 REQUESTS = messages(
-    [b"GET / HTTP/1.1", b"POST /a?b HTTP/1.1", b"PUT http://c/d HTTP/1.1", b"POST / HTTP/1.0"]
-    + [b"OPTIONS * HTTP/1.1", b"HEAD / HTTP/1.1", b"GET  / HTTP/1.1", b"DELETE /x HTTP/1.1"],
+    [
+        b"GET / HTTP/1.1",
+        b"POST /a?b HTTP/1.1",
+        b"PUT http://c/d HTTP/1.1",
+        b"POST / HTTP/1.0",
+        b"OPTIONS * HTTP/1.1",
+        b"HEAD / HTTP/1.1",
+        b"GET  / HTTP/1.1",
+        b"DELETE /x HTTP/1.1",
+    ],
     [b"Host: a", b"Host: a:80", b"host:a", b""],
 )
 RESPONSES = messages(
-    [b"HTTP/1.1 200 OK", b"HTTP/1.1 200", b"HTTP/1.0 200 OK", b"HTTP/1.1 404 Not Found"]
-    + [b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 500 \xe4"],
+    [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 200",
+        b"HTTP/1.0 200 OK",
+        b"HTTP/1.1 404 Not Found",
+        b"HTTP/1.1 204 No Content",
+        b"HTTP/1.1 304 Not Modified",
+        b"HTTP/1.1 500 \xe4",
+    ],
     [b"Server: x", b""],
 )
 
@@ -194,8 +265,10 @@ class RequestReadingTests(SynchronousTestCase):
             self.assertTrue(any(byte > 0x7F for byte in head.target), sent)
         else:
             self.assertEqual(theirs, Reading(head.method, head.target, ours.body, b""), sent)
-        # And we would not read it in another way ourselves.
-        self.assertEqual(our_reading(sent), Reading(head.method, head.target, ours.body, b""))
+        # And llhttp and we ourselves do not read it in another way.
+        meant = Reading(head.method, head.target, ours.body, b"")
+        self.assertEqual(our_reading(sent), meant)
+        self.assertIn(reading_of_llhttp(sent, b""), (meant, None))
 
     @NOW
     @given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.data())

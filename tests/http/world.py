@@ -211,7 +211,9 @@ class World:
                 port=backend.port,
                 max_fails=max_fails,
             )
-            for backend, host in zip(self.backends, hosts or ["127.0.0.1"] * backends)
+            for backend, host in zip(
+                self.backends, hosts or ["127.0.0.1"] * backends, strict=True
+            )
         ]
         more = {
             name: tuple(

@@ -1,0 +1,276 @@
+"""
+The balancer as a resource in a site of twisted.web.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+from twisted.web.resource import Resource, getChildForRequest
+from twisted.web.server import Site
+from twisted.web.test.requesthelper import DummyRequest
+
+from dynbalance.http.resource import ReverseProxyResource
+from tests.http.world import OK, HttpTestCase, Wire, World, plain, post, sized
+
+
+def undated(response: bytes) -> bytes:
+    """A response without the date that twisted.web adds."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Date: ")]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+class _Here(Resource):
+    """Something else of the site."""
+
+    def render_GET(self, request: object) -> bytes:
+        return b"here"
+
+
+class SiteWorld(World):
+    """A world whose clients come in by a site."""
+
+    def __init__(self, *args: Any, trusted: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.port.stopListening()
+        root = Resource()
+        networks = [ip_network(text) for text in trusted]
+        self.resource = ReverseProxyResource(self.upstream, networks)
+        root.putChild(b"app", self.resource)
+        root.putChild(b"other", _Here())
+        self.site = Site(root, reactor=self.clock)
+        self.port = self.hub.listenTCP(0, self.site, interface="127.0.0.1")
+        self.pump()
+
+
+GET_APP = b"GET /app HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class ResourceTests(HttpTestCase):
+    """L{ReverseProxyResource} in a site."""
+
+    def site(self, *args: Any, **kwargs: Any) -> SiteWorld:
+        world = SiteWorld(*args, **kwargs)
+        self._worlds.append(world)
+        return world
+
+    def exchange(self, answer: bytes, request: bytes = GET_APP) -> bytes:
+        """What the client hears of an answer."""
+        client, server, _ = self.site().request(request)
+        server.send(answer)
+        return undated(client.take())
+
+    def test_request(self) -> None:
+        """The whole path goes to the server, with what is said of the client."""
+        _, _, got = self.site().request(
+            b"GET /app/x/..;y?z=%20 HTTP/1.1\r\nHost: a:1\r\nCookie: c\r\nCookie: d\r\n"
+            b"X-Forwarded-For: 9.9.9.9\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n"
+        )
+        self.assertEqual(
+            got,
+            b"GET /app/x/..;y?z=%20 HTTP/1.1\r\nHost: a:1\r\nCookie: c\r\nCookie: d\r\n"
+            b"X-Real-IP: 127.0.0.1\r\nX-Forwarded-For: 9.9.9.9, 127.0.0.1\r\n"
+            b"X-Forwarded-Proto: http\r\n\r\n",
+        )
+
+    def test_trusted(self) -> None:
+        """A trusted proxy's word on the client counts."""
+        _, _, got = self.site(trusted=("127.0.0.0/8",)).request(
+            b"GET /app HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n"
+        )
+        self.assertIn(b"X-Real-IP: 9.9.9.9\r\n", got)
+
+    def test_host(self) -> None:
+        """The host option counts here, too; HTTP/1.0 without a Host gets one."""
+        _, _, got = self.site(upstream={"host": "inner"}).request(GET_APP)
+        self.assertIn(b"\r\nHost: inner\r\n", got)
+        _, _, got = self.site().request(b"GET /app HTTP/1.0\r\n\r\n")
+        self.assertIn(b"\r\nHost: default\r\n", got)
+
+    def test_response(self) -> None:
+        """Status, reason, fields and body are the server's own."""
+        self.assertEqual(
+            self.exchange(
+                b"HTTP/1.1 299 As you like\r\nServer: me\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+                b"Connection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nok"
+            ),
+            b"HTTP/1.1 299 As you like\r\nServer: me\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+            b"Content-Length: 2\r\n\r\nok",
+        )
+
+    def test_date(self) -> None:
+        """A server's date is the only one."""
+        client, server, _ = self.site().request(GET_APP)
+        server.send(b"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual(client.take(), b"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 0\r\n\r\n")
+
+    def test_framings(self) -> None:
+        """Chunks and bodies until the end come out in chunks."""
+        for answer in (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\n\r\nok",
+        ):
+            client, server, _ = self.site().request(GET_APP)
+            server.send(answer)
+            server.close()
+            self.assertEqual(
+                undated(client.take()),
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            )
+
+    def test_bodyless(self) -> None:
+        """HEAD, 204 and 304 have no body."""
+        self.assertEqual(
+            self.exchange(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+                b"HEAD /app HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+        )
+        self.assertEqual(
+            self.exchange(b"HTTP/1.1 204 No Content\r\n\r\n"), b"HTTP/1.1 204 No Content\r\n\r\n"
+        )
+        self.assertEqual(
+            self.exchange(b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"),
+            b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n",
+        )
+
+    def test_one_after_the_other(self) -> None:
+        """Pipelined requests are served in order over one server connection."""
+        world = self.site()
+        client, server, _got = world.request(GET_APP + GET_APP)
+        server.send(sized(b"1"))
+        self.assertEqual(plain(server.take()), GET_APP)
+        server.send(sized(b"2"))
+        self.assertEqual(undated(client.take()).count(b"200 OK"), 2)
+        self.assertEqual((world.held, world.idle), (0, 1))
+
+    def test_body(self) -> None:
+        """A body arrives with its length, however it came."""
+        for request in (
+            post(b"abc").replace(b"/", b"/app", 1),
+            (
+                b"POST /app HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+                b"Expect: 100-continue\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            ),
+        ):
+            client, server, got = self.site().request(request)
+            self.assertEqual(
+                plain(got), b"POST /app HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+            )
+            server.send(OK)
+            self.assertTrue(client.take().endswith(b"\r\n\r\nok"))
+
+    def test_large_body(self) -> None:
+        """A large body goes as fast as the server takes it."""
+        world = self.site()
+        size = 12_000_000
+        client = world.client()
+        client.push(b"PUT /app HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        client.push(b"x" * size)
+        server = world.backends[0].accept()
+        world.pump()
+        (connection,) = [c for c in world.hub.getReaders() if "ClientTransport" in repr(c)]
+        self.assertTrue(connection.producerPaused)
+        self.assertLess(connection.queued, 200_000)
+        got = server.take().partition(b"\r\n\r\n")[2]
+        server.await_bytes(size - len(got))
+        server.send(OK)
+        self.assertTrue(client.take().endswith(b"\r\n\r\nok"))
+
+    def test_retry(self) -> None:
+        """A server that refuses is passed over, and the body sent to the next."""
+        world = self.site(backends=2)
+        world.backends[0].refuse()
+        _, _, got = world.request(post(b"abc").replace(b"/", b"/app", 1), backend=1)
+        self.assertTrue(got.endswith(b"\r\n\r\nabc"))
+
+    def test_failures(self) -> None:
+        """502, 504 and 413 are answered as by a listener."""
+        world = self.site(upstream={"client_max_body_size": 2, "read_timeout": 10.0})
+        client, _server, _ = world.request(GET_APP)
+        world.wait(10.5)
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 504 Gateway Timeout\r\n"))
+        client.send(post(b"abc").replace(b"/", b"/app", 1))
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 413 "))
+        world.backends[0].refuse()
+        client.send(GET_APP)
+        self.assertEqual(
+            undated(client.take()),
+            b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Length: 16\r\n\r\n502 Bad Gateway\n",
+        )
+        client.send(GET_APP.replace(b"GET", b"HEAD"))
+        self.assertTrue(client.take().endswith(b"\r\n\r\n"))
+
+    def test_refused(self) -> None:
+        """What the parser refuses, and upgrades, are not passed on."""
+        world = self.site()
+        upgrade = b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+        for request, status in (
+            (b"TRACE /app HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+            (b"GET /app HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            (b"GET /app HTTP/1.1\r\n\r\n", 400),
+            (b"GET /app HTTP/1.1\r\nHost: a\r\n" + upgrade, 501),
+        ):
+            client = world.client()
+            client.send(request)
+            self.assertTrue(client.take().startswith(b"HTTP/1.1 %d " % status), request)
+        self.assertFalse(world.backends[0].waiting())
+
+    def test_broken_off(self) -> None:
+        """A response that breaks off never looks complete."""
+        for answer in (
+            sized(b"abcdef")[:-3],
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        ):
+            client, server, _ = self.site().request(GET_APP)
+            server.send(answer)
+            self.assertIn(b"abc", client.take())
+            server.close()
+            self.assertTrue(client.over)
+            self.assertNotIn(b"0\r\n\r\n", client.take())
+
+    def test_client_gone(self) -> None:
+        """When the client leaves, the slot is given back at once."""
+        for leave in (Wire.close, Wire.cut):
+            world = self.site()
+            client, server, _ = world.request(GET_APP)
+            self.assertEqual(world.held, 1)
+            leave(client)
+            self.assertEqual(world.held, 0)
+            self.assertTrue(server.over)
+
+    def test_stalled_reader(self) -> None:
+        """A client that does not read stops the server; all arrives in the end."""
+        world = self.site()
+        client, server, _ = world.request(GET_APP)
+        size = 40_000_000
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        rest = memoryview(b"x" * size)
+        while sent := server.offer(rest[:100_000]):
+            rest = rest[sent:]
+            world.pump()
+        self.assertGreater(len(rest), 10_000_000)
+        head = client.await_bytes(100)
+        got = len(head.partition(b"\r\n\r\n")[2])
+        while got < size:
+            rest = rest[server.offer(rest[:500_000]) :]
+            got += len(client.take())
+        self.assertEqual((got, world.held, world.idle), (size, 0, 1))
+
+    def test_found_in_a_tree(self) -> None:
+        """It is a leaf: everything below its place is its own."""
+        world = self.site()
+        request = DummyRequest([b"app", b"a", b"b"])
+        found = getChildForRequest(world.site.resource, request)
+        self.assertIs(found, world.resource)
+        self.assertEqual(repr(found), "<ReverseProxyResource to default>")
+
+    def test_beside(self) -> None:
+        """The rest of the site is the site's."""
+        client = self.site().client()
+        client.send(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertTrue(client.take().endswith(b"\r\n\r\nhere"))
