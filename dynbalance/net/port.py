@@ -61,13 +61,19 @@ class _TightAccept(tcp.Port):
                 if accept_socket is not None:
                     accept_socket(skt, peer, self)
                 else:
-                    self._serve(skt, peer)
+                    self.serve(skt, peer, self._peer_address(peer))
             except Exception:  # noqa: BLE001 - the next client is to be accepted
                 self._log.failure("accepting {peer} failed", peer=peer)
                 skt.close()
 
-    def _serve(self, skt: socket.socket, peer: Any) -> None:
-        protocol = self.factory.buildProtocol(self._peer_address(peer))
+    def serve(self, skt: socket.socket, peer: Any, address: Any) -> None:
+        """
+        Give an accepted socket a transport and a protocol.
+
+        @param peer: as C{accept} says it.
+        @param address: whom the factory is to take for the client.
+        """
+        protocol = self.factory.buildProtocol(address)
         if protocol is None:
             skt.close()
             return
@@ -104,12 +110,12 @@ class _TightAccept(tcp.Port):
 class HubPort(_TightAccept):
     """A TCP port."""
 
-    transport = ServerTransport  # type: ignore[assignment]  # made by _serve alone
+    transport = ServerTransport  # type: ignore[assignment]  # made by serve alone
 
     def __init__(
-        self, port: Any, factory: IProtocolFactory, backlog: int, interface: str, hub: Hub
+        self, port: Any, factory: IProtocolFactory, backlog: int | None, interface: str, hub: Hub
     ) -> None:
-        tcp.Port.__init__(self, port, factory, max(backlog, BACKLOG), interface, hub)
+        tcp.Port.__init__(self, port, factory, max(backlog or 0, BACKLOG), interface, hub)
 
     def createInternetSocket(self) -> socket.socket:
         skt: socket.socket = tcp.Port.createInternetSocket(self)
@@ -125,9 +131,15 @@ class HubUNIXPort(_TightAccept, unix.Port):
     transport = UNIXServerTransport
 
     def __init__(
-        self, name: Any, factory: IProtocolFactory, backlog: int, mode: int, hub: Hub, lock: bool
+        self,
+        name: Any,
+        factory: IProtocolFactory,
+        backlog: int = 0,
+        mode: int = 0o666,
+        reactor: Any = None,
+        lock: bool = False,
     ) -> None:
-        unix.Port.__init__(self, name, factory, max(backlog, BACKLOG), mode, hub, lock)
+        unix.Port.__init__(self, name, factory, max(backlog, BACKLOG), mode, reactor, lock)
 
     def _peer_address(self, peer: Any) -> Any:
         return UNIXAddress(peer)

@@ -4,10 +4,13 @@ Protocols and hubs for the tests of what bytes travel on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -78,6 +81,23 @@ class Factory(ServerFactory):
         made = self.kind()
         self.built.append(made)
         return made
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The lines that are logged meanwhile, as they would be written."""
+    lines: list[str] = []
+
+    def note(event: dict[str, Any]) -> None:
+        line = formatEvent(event)
+        if line:
+            lines.append(line)
+
+    globalLogPublisher.addObserver(note)
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(note)
 
 
 class NetCase(TestCase):
