@@ -183,6 +183,8 @@ class Channel(Protocol):
         if head.length > self._max_body > 0:
             self._missing = head.length
             self._refuse(413, "the request's body is too large")
+            if listener.access_log is not None:
+                self._log_access(exchange)
             return b""
         self._exchange = exchange
         if head.length:
@@ -457,7 +459,9 @@ class Channel(Protocol):
         self.listener.note_refusal(self.client, status, why)
         self._keep = False
         self._status = status
-        self.transport.write(answers.answer(status, 1, False, False))
+        data = answers.answer(status, 1, False, False)
+        self._bytes_out += len(data)
+        self.transport.write(data)
         self._missing = -1
         self._close()
 

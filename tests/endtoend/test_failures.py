@@ -5,6 +5,7 @@ Servers that die, leave and come back while clients ask.
 from __future__ import annotations
 
 import http.client
+import os
 import threading
 from collections import Counter
 
@@ -14,6 +15,7 @@ from tests.endtoend.harness import (
     Daemon,
     EndToEndCase,
     ask,
+    free_port,
     wait_until,
 )
 
@@ -153,6 +155,26 @@ class LateTests(EndToEndCase):
         for _ in range(4):
             self.assertEqual(b"awake", ask(daemon.http).body)
         self.assertEqual("failed", daemon.state(asleep.address))
+
+    def test_not_sent_twice(self) -> None:
+        """A POST that a server may have carried out is not given to another one."""
+        daemon = Daemon(self, upstream={"read_timeout": 0.3, "policy": "round_robin"})
+        asleep, awake = Backend(self, "asleep"), Backend(self, "awake")
+        daemon.add(asleep.port, max_fails=0)
+        daemon.add(awake.port, max_fails=0)
+        asleep.process.pause()
+        statuses = [ask(daemon.http, "/echo", "POST", b"order").status for _ in range(4)]
+        self.assertEqual([200, 200, 504, 504], sorted(statuses))
+
+    def test_sent_to_the_next(self) -> None:
+        """A POST that no server has seen is given to the next one, with all of its body."""
+        daemon, backend = Daemon(self, upstream={"policy": "round_robin"}), Backend(self)
+        daemon.add(backend.port)
+        daemon.add(free_port(), max_fails=0)
+        for size in (10, 1000, 1_000_000):
+            body = os.urandom(size)
+            for _ in range(4):
+                self.assertEqual(body, ask(daemon.http, "/echo", "POST", body).body)
 
     def test_gateway_timeout(self) -> None:
         """With no other server the client gets 504."""

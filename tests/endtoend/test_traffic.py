@@ -170,7 +170,9 @@ class ForwardedTests(EndToEndCase):
     def setUp(self) -> None:
         self.backend = Backend(self)
         self.log = f"{self.directory('access')}/access.log"
-        self.daemon = Daemon(self, http={"access_log": self.log})
+        self.daemon = Daemon(
+            self, http={"access_log": self.log}, upstream={"client_max_body_size": 1000}
+        )
         self.daemon.add(self.backend.port)
 
     def test_fields(self) -> None:
@@ -229,6 +231,17 @@ class ForwardedTests(EndToEndCase):
         self.assertEqual(f"{LOOPBACK}:{self.daemon.http}", entry["host"])
         self.assertIn(str(self.daemon.http), entry["listener"])
         self.assertEqual(404, json.loads(lines[1])["status"])
+
+    def test_refused_requests(self) -> None:
+        """What no server was asked for is written down as well."""
+        self.daemon.call("remove", host=LOOPBACK, port=self.backend.port)
+        self.assertEqual(502, ask(self.daemon.http, "/nobody").status)
+        self.assertEqual(413, ask(self.daemon.http, "/large", "POST", b"a" * 1001).status)
+        lines = wait_until(lambda: self._lines(2), "two lines in the access log")
+        for line, uri, status in zip(lines, ("/nobody", "/large"), (502, 413), strict=True):
+            entry = json.loads(line)
+            self.assertEqual([uri, status, []], [entry[x] for x in ("uri", "status", "attempts")])
+            self.assertGreater(entry["bytes_out"], 0)
 
     def test_client_left(self) -> None:
         """A client that does not wait for its answer is written down with 499."""
