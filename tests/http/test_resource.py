@@ -7,6 +7,11 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Any
 
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
+from twisted.internet.protocol import Factory
+from twisted.web._http2 import H2Connection as Http2Protocol
 from twisted.web.resource import Resource, getChildForRequest
 from twisted.web.server import Site
 from twisted.web.test.requesthelper import DummyRequest
@@ -268,6 +273,82 @@ class ResourceTests(HttpTestCase):
         found = getChildForRequest(world.site.resource, request)
         self.assertIs(found, world.resource)
         self.assertEqual(repr(found), "<ReverseProxyResource to default>")
+
+    def http2(self, world: SiteWorld) -> tuple[Wire, H2Connection]:
+        """A client of HTTP/2 that is connected to the site."""
+
+        class Http2(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: object) -> Http2Protocol:
+                protocol = Http2Protocol(world.clock)
+                protocol.timeOut = None
+                protocol.site = world.site
+                protocol.factory = world.site
+                protocol.requestFactory = world.site.requestFactory
+                return protocol
+
+        world.port.stopListening()
+        world.port = world.hub.listenTCP(0, Http2(), interface="127.0.0.1")
+        client = world.client()
+        h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        h2.initiate_connection()
+        client.send(h2.data_to_send())
+        return client, h2
+
+    def heard(self, client: Wire, h2: H2Connection) -> list[Any]:
+        """What the client of HTTP/2 hears."""
+        events = h2.receive_data(client.take())
+        client.send(h2.data_to_send())
+        return events
+
+    def test_http2(self) -> None:
+        """Clients of HTTP/2 get the same by twisted.web's own server."""
+        world = self.site()
+        client, h2 = self.http2(world)
+        head = [(":method", "POST"), (":path", "/app?x"), (":scheme", "http"), (":authority", "a")]
+        h2.send_headers(1, [*head, ("cookie", "c"), ("content-length", "3")])
+        h2.send_data(1, b"abc", end_stream=True)
+        client.send(h2.data_to_send())
+        server = world.backends[0].accept()
+        got = plain(server.take())
+        self.assertTrue(got.startswith(b"POST /app?x HTTP/1.1\r\nHost: a\r\n"), got)
+        self.assertTrue(got.endswith(b"\r\nContent-Length: 3\r\n\r\nabc"), got)
+        server.send(b"HTTP/1.1 201 Made\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        server.send(b"0\r\n\r\n")
+        events = self.heard(client, h2)
+        (response,) = [event for event in events if isinstance(event, ResponseReceived)]
+        fields = dict(response.headers)
+        self.assertEqual((fields[b":status"], fields[b"x-a"]), (b"201", b"b"))
+        self.assertNotIn(b"transfer-encoding", fields)
+        body = b"".join(event.data for event in events if isinstance(event, DataReceived))
+        self.assertEqual(body, b"ok")
+        self.assertTrue([event for event in events if isinstance(event, StreamEnded)])
+        self.assertEqual(world.held, 0)
+
+    def test_http2_broken_off(self) -> None:
+        """A response that breaks off resets its stream and no other."""
+        world = self.site()
+        client, h2 = self.http2(world)
+        head = [(":method", "GET"), (":path", "/app"), (":scheme", "http"), (":authority", "a")]
+        h2.send_headers(1, head, end_stream=True)
+        h2.send_headers(3, head, end_stream=True)
+        client.send(h2.data_to_send())
+        first, second = world.backends[0].accept(), world.backends[0].accept()
+        self.assertEqual(plain(second.take()), GET_APP)
+        first.send(sized(b"abc")[:-1])
+        first.close()
+        second.send(OK)
+        events = self.heard(client, h2)
+        self.assertEqual([e.stream_id for e in events if isinstance(e, StreamReset)], [1])
+        self.assertEqual([e.stream_id for e in events if isinstance(e, StreamEnded)], [3])
+        h2.send_headers(5, head, end_stream=True)
+        client.send(h2.data_to_send())
+        self.assertEqual(plain(second.take()), GET_APP)
+        h2.reset_stream(5)
+        client.send(h2.data_to_send())
+        self.assertEqual(world.held, 0)
+        self.assertTrue(second.over)
 
     def test_beside(self) -> None:
         """The rest of the site is the site's."""
