@@ -74,6 +74,7 @@ class AccessLog:
                 "bytes_out": bytes_out,
                 "duration": round(now - begun, 6),
                 "upstream": upstream,
+                "request_id": (head.get(b"x-request-id") or b"").decode("latin-1"),
                 "attempts": [_attempt(attempt, now) for attempt in attempts],
             }
         )

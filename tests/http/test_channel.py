@@ -426,6 +426,7 @@ class RequestBodyTests(HttpTestCase):
         self.assertTrue(client.take().startswith(b"HTTP/1.1 413 "))
         self.assertTrue(client.over)
         self.assertFalse(world.backends[0].waiting())
+        self.assertEqual(world.entries()[0]["status"], 413)
 
     def test_too_large_by_chunks(self) -> None:
         """413 when the chunks have become too many."""

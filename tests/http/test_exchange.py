@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from dynbalance.config.listeners import RouteConfig
 from dynbalance.http.mounted import Mount
 from dynbalance.http.servers import MAX_RESPONSE_HEAD
+from dynbalance.net.dial import Target
 from dynbalance.net.names import Names
 from tests.http.world import GET, OK, HandReactor, HttpTestCase, Wire, World, plain, post, sized
 
@@ -20,6 +21,13 @@ BAD_GATEWAY = (
     b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Content-Length: 16\r\n\r\n502 Bad Gateway\n"
 )
+
+
+class Nowhere:
+    """Every server is a unix socket that does not exist."""
+
+    def target(self, address: object) -> Target:
+        return Target(socket.AF_UNIX, "/nowhere/at/all")
 
 
 class ReuseTests(HttpTestCase):
@@ -170,6 +178,14 @@ class RetryTests(HttpTestCase):
         client = world.client()
         client.push(GET * 3000)
         self.assertEqual(client.await_bytes(len(BAD_GATEWAY) * 3000), BAD_GATEWAY * 3000)
+
+    def test_failures_at_once(self) -> None:
+        """Nor do dials that fail before they are under way."""
+        world = self.world(backends=2, names=Nowhere(), http={"keepalive_requests": 10_000})
+        client = world.client()
+        client.push(GET * 1000)
+        self.assertEqual(client.await_bytes(len(BAD_GATEWAY) * 1000), BAD_GATEWAY * 1000)
+        self.assertEqual(len(world.entries()[0]["attempts"]), 2)
 
     def test_closed_before_the_answer(self) -> None:
         """A GET that got no answer is asked again elsewhere, a POST is not."""
@@ -935,7 +951,7 @@ class LogTests(HttpTestCase):
         world = self.world(backends=2)
         world.backends[0].refuse()
         client = world.client()
-        client.send(post(b"abc"))
+        client.send(post(b"abc", b"X-Request-ID: r1\r\n"))
         server = world.backends[1].accept()
         world.wait(1.0)
         server.send(OK)
@@ -957,6 +973,7 @@ class LogTests(HttpTestCase):
                 "bytes_in": 3,
                 "bytes_out": len(OK),
                 "upstream": "default",
+                "request_id": "r1",
             },
         )
         self.assertEqual(
