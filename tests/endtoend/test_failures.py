@@ -147,7 +147,7 @@ class LateTests(EndToEndCase):
 
     def test_read_timeout(self) -> None:
         """One that does not answer in time is passed over for a GET."""
-        daemon = Daemon(self, upstream={"read_timeout": 0.3, "policy": "round_robin"})
+        daemon = Daemon(self, upstream={"read_timeout": 0.6, "policy": "round_robin"})
         asleep, awake = Backend(self, "asleep"), Backend(self, "awake")
         daemon.add(asleep.port)
         daemon.add(awake.port)
@@ -158,7 +158,7 @@ class LateTests(EndToEndCase):
 
     def test_not_sent_twice(self) -> None:
         """A POST that a server may have carried out is not given to another one."""
-        daemon = Daemon(self, upstream={"read_timeout": 0.3, "policy": "round_robin"})
+        daemon = Daemon(self, upstream={"read_timeout": 0.6, "policy": "round_robin"})
         asleep, awake = Backend(self, "asleep"), Backend(self, "awake")
         daemon.add(asleep.port, max_fails=0)
         daemon.add(awake.port, max_fails=0)
@@ -178,7 +178,7 @@ class LateTests(EndToEndCase):
 
     def test_gateway_timeout(self) -> None:
         """With no other server the client gets 504."""
-        daemon = Daemon(self, upstream={"read_timeout": 0.3})
+        daemon = Daemon(self, upstream={"read_timeout": 0.6})
         backend = Backend(self)
         daemon.add(backend.port)
         self.assertEqual(504, ask(daemon.http, "/held").status)
