@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import socket
 from ipaddress import ip_network
+from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from dynbalance.config.listeners import RouteConfig
+from dynbalance.http import servers
 from dynbalance.http.mounted import Mount
 from dynbalance.http.servers import MAX_RESPONSE_HEAD
-from dynbalance.net.dial import Target
+from dynbalance.net.dial import Target, transport_for
 from dynbalance.net.names import Names
 from tests.http.world import GET, OK, HandReactor, HttpTestCase, Wire, World, plain, post, sized
 
@@ -495,6 +497,61 @@ class UploadTests(HttpTestCase):
         server.await_bytes(size - got)
         server.send(OK)
         self.assertEqual(client.take(), OK)
+
+    def test_after_connecting(self) -> None:
+        """
+        A body that waited goes on, even if the server took some of it and
+        has not choked on the rest.
+        """
+
+        def small(hub: Any, skt: socket.socket, target: Target, protocol: Any) -> Any:
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            return transport_for(hub, skt, target, protocol)
+
+        self.patch(servers, "transport_for", small)
+        world = self.world(
+            names=Names(resolver := HandResolver(), HandReactor()),
+            hosts=("app",),
+            upstream={"body_buffer": 30_000},
+        )
+        world.backends[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client = world.client()
+        start = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 60003\r\n\r\n"
+        client.send(start + b"x" * 60_000)
+        (channel,) = world.listener.channels
+        self.assertTrue(channel._held_back)
+        resolver.answer("127.0.0.1")
+        server = world.backends[0].accept()
+        self.assertIn(channel._exchange._connection.transport.queued, range(1, 65536))
+        self.assertFalse(channel._held_back)
+        client.send(b"end")
+        world.until(lambda: server.look().endswith(b"end"))
+        server.send(OK)
+        self.assertEqual(client.take(), OK)
+
+    def test_answered_before_it_was_read(self) -> None:
+        """
+        A connection that still holds some of the request is not kept, though
+        the answer is complete.
+        """
+        world = self.world()
+        world.backends[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client, server, _ = world.request(
+            b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        (channel,) = world.listener.channels
+        transport = channel._exchange._connection.transport
+        for _ in range(1000):
+            if transport.queued:
+                break
+            client.send(b"4000\r\n" + b"x" * 16384 + b"\r\n")
+        client.send(b"0\r\n\r\n")
+        self.assertIn(transport.queued, range(1, 65536))
+        server.send(OK)
+        self.assertEqual(client.take(), OK)
+        self.assertEqual(world.idle, 0)
+        # What it holds still arrives.
+        self.assertTrue(server.await_end().endswith(b"\r\n0\r\n\r\n"))
 
     def test_echo(self) -> None:
         """A server may answer while the request is still coming, both to their end."""

@@ -215,6 +215,20 @@ class RequestTests(SynchronousTestCase):
         self.assertTrue(parse_request(request(expect)).expect)
         self.assertFalse(parse_request(request(expect, start=b"GET / HTTP/1.0")).expect)
 
+    def test_upgrade(self) -> None:
+        """An upgrade counts in HTTP/1.1, named by Connection, without a body, not to h2c."""
+        fields = (b"Upgrade: h2c, a, b", b"Connection: upgrade")
+        self.assertEqual(parse_request(request(*fields)).upgrade, b"a, b")
+        for block in (
+            request(*fields, start=b"GET / HTTP/1.0"),
+            request(fields[0]),
+            request(*fields, CL),
+            request(*fields, TE),
+            request(b"Upgrade: H2C", fields[1]),
+        ):
+            self.assertEqual(parse_request(block).upgrade, b"", block)
+            self.assertNotIn(b"pgrade", parse_request(block).forward)
+
     def test_hopeless(self) -> None:
         """Whether more bytes can help is known from the beginning alone."""
         good = request(b"X: y")
