@@ -46,17 +46,18 @@ class Pump(task.Clock):
         readable, writable, _ = select.select(list(self.readers), list(self.writers), [], 0.002)
         for descriptor in readable:
             if descriptor in self.readers:
-                self._took(descriptor, descriptor.doRead())
+                self._took(descriptor, descriptor.doRead(), reading=True)
         for descriptor in writable:
             if descriptor in self.writers:
-                self._took(descriptor, descriptor.doWrite())
+                self._took(descriptor, descriptor.doWrite(), reading=False)
         self.advance(0)
 
-    def _took(self, descriptor: Any, why: BaseException | None) -> None:
+    def _took(self, descriptor: Any, why: BaseException | None, reading: bool) -> None:
         if why is None:
             return
         self.readers.discard(descriptor)
-        if why is main.CONNECTION_DONE and IHalfCloseableDescriptor.providedBy(descriptor):
+        half = IHalfCloseableDescriptor.providedBy(descriptor)
+        if reading and why is main.CONNECTION_DONE and half:
             descriptor.readConnectionLost(Failure(why))
         else:
             self.writers.discard(descriptor)
