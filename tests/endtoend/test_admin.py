@@ -10,14 +10,9 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Backend,
-    Daemon,
-    EndToEndCase,
-    ask,
-    run,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, run
+from tests.endtoend.servers import Backend
 
 
 class AdminCase(EndToEndCase):

@@ -12,16 +12,9 @@ import socket
 import struct
 import time
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Backend,
-    Daemon,
-    EndToEndCase,
-    Nginx,
-    ask,
-    run,
-    wait_until,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, run, wait_until
+from tests.endtoend.servers import Backend, Nginx
 
 MIB = 1 << 20
 SIZE = 1 << 30
@@ -102,7 +95,6 @@ class GigabyteTests(EndToEndCase):
     def test_download(self) -> None:
         """A file that nginx sends by sendfile."""
         directory = self.directory("files")
-        os.chmod(directory, 0o755)
         marked_file(directory, "big")
         self.serve_by(Nginx(self, "one", directory))
         self.assertEqual((SIZE, self.digest, str(SIZE)), self.download("/files/big"))

@@ -9,17 +9,9 @@ import socket
 import threading
 import time
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Backend,
-    Daemon,
-    EndToEndCase,
-    Redis,
-    Reply,
-    accepts,
-    ask,
-    wait_until,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, Reply, accepts, ask, wait_until
+from tests.endtoend.servers import Backend, Redis
 
 
 class Asking:

@@ -9,15 +9,9 @@ import os
 import threading
 from collections import Counter
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Backend,
-    Daemon,
-    EndToEndCase,
-    ask,
-    free_port,
-    wait_until,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, free_port, wait_until
+from tests.endtoend.servers import Backend
 
 
 class Load:

@@ -7,16 +7,9 @@ from __future__ import annotations
 import json
 import time
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Backend,
-    Daemon,
-    EndToEndCase,
-    Redis,
-    ask,
-    curl,
-    wait_until,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, curl, wait_until
+from tests.endtoend.servers import Backend, Redis
 
 
 class HeartbeatTests(EndToEndCase):

@@ -5,20 +5,13 @@ HTTP/1.1 as clients speak it, and what the configuration makes of it.
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import socket
 import time
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Backend,
-    Daemon,
-    EndToEndCase,
-    Nginx,
-    ask,
-    wait_until,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, wait_until
+from tests.endtoend.servers import Backend, Nginx
 
 
 class RawCase(EndToEndCase):
@@ -133,7 +126,6 @@ class MessageTests(RawCase):
     def test_not_modified(self) -> None:
         """nginx's 304 and ranges come through."""
         directory = self.directory("files")
-        os.chmod(directory, 0o755)
         with open(f"{directory}/f", "w") as out:
             out.write("0123456789")
         nginx = Nginx(self, "files", directory)

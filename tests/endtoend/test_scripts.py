@@ -11,16 +11,9 @@ import pathlib
 import re
 import subprocess
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Backend,
-    Daemon,
-    EndToEndCase,
-    Program,
-    ask,
-    program,
-    wait_until,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, Program, ask, program, wait_until
+from tests.endtoend.servers import Backend
 
 SEED = pathlib.Path(__file__).with_name("seed")
 ETC = pathlib.Path(__file__).resolve().parents[2] / "etc"

@@ -11,20 +11,18 @@ import signal
 import socket
 import subprocess
 
+from tests.endtoend.daemon import TWISTD, Daemon, endpoint
 from tests.endtoend.harness import (
     BOUND,
     LOOPBACK,
     ROOT,
-    TWISTD,
-    Backend,
-    Daemon,
     EndToEndCase,
     accepts,
     ask,
-    endpoint,
     free_port,
     wait_until,
 )
+from tests.endtoend.servers import Backend
 
 
 class CommandCase(EndToEndCase):

@@ -6,18 +6,17 @@ from __future__ import annotations
 
 import signal
 
+from tests.endtoend.daemon import Daemon
 from tests.endtoend.harness import (
     LOOPBACK,
-    Backend,
-    Daemon,
     EndToEndCase,
-    Redis,
     Reply,
     accepts,
     ask,
     free_port,
     wait_until,
 )
+from tests.endtoend.servers import Backend, Redis
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 

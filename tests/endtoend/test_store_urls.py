@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 import os
 
-from tests.endtoend.harness import LOOPBACK, Backend, Daemon, EndToEndCase, Redis, ask, wait_until
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, wait_until
+from tests.endtoend.servers import Backend, Redis
 
 
 class UrlTests(EndToEndCase):

@@ -7,15 +7,9 @@ from __future__ import annotations
 import socket
 import subprocess
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Daemon,
-    EndToEndCase,
-    Redis,
-    program,
-    run,
-    wait_until,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, program, run, wait_until
+from tests.endtoend.servers import Redis
 
 COMMANDS = 10_000
 

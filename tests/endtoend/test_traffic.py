@@ -15,18 +15,9 @@ from datetime import datetime, timezone
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.endtoend.harness import (
-    LOOPBACK,
-    Backend,
-    Daemon,
-    EndToEndCase,
-    Nginx,
-    Redis,
-    ask,
-    curl,
-    run,
-    wait_until,
-)
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, curl, run, wait_until
+from tests.endtoend.servers import Backend, Nginx, Redis
 
 WEIGHTS = {"one": 1, "two": 2, "three": 1}
 CLIENTS = 50
@@ -223,7 +214,8 @@ class ForwardedTests(EndToEndCase):
     def test_access_log(self) -> None:
         """Each request is a line of JSON that says who, what, when and by which server."""
         before = datetime.now(timezone.utc)
-        self.assertEqual(200, ask(self.daemon.http, "/echo?a=1", "POST", b"four").status)
+        named = {"X-Request-ID": "r-1"}
+        self.assertEqual(200, ask(self.daemon.http, "/echo?a=1", "POST", b"four", named).status)
         self.assertEqual(404, ask(self.daemon.http, "/status/404").status)
         lines = wait_until(lambda: self._lines(2), "two lines in the access log")
         entry = json.loads(lines[0])
@@ -236,6 +228,7 @@ class ForwardedTests(EndToEndCase):
             self.assertTrue(0 <= duration < 10, entry)
         self.assertEqual("", attempt["cause"])
         self.assertGreater(entry["bytes_out"], 4)
+        self.assertEqual("r-1", entry["request_id"])
         told = ("client", "method", "uri", "protocol", "status", "bytes_in", "upstream")
         self.assertEqual(
             [LOOPBACK, "POST", "/echo?a=1", "HTTP/1.1", 200, 4, "default"],

@@ -11,7 +11,9 @@ import signal
 import socket
 import struct
 
-from tests.endtoend.harness import LOOPBACK, Backend, Daemon, EndToEndCase, wait_until
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, wait_until
+from tests.endtoend.servers import Backend
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
