@@ -3,11 +3,22 @@ Our ends of TLS against other people's programs.
 """
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from dynbalance.net.deadlines import Deadlines
+from dynbalance.net.direct import carrier
 from dynbalance.net.prefaced import Prefaced
 from dynbalance.net.tls import ClientTls, ServerTls
 from dynbalance.net.tlsport import TlsListener
+from tests.net.authority import Authority
 from tests.net.building import Factory, HalfNotes, Notes
 from tests.net.pump import unused_port
 from tests.net.tlscase import TlsCase
@@ -32,6 +43,15 @@ class Echo(HalfNotes):
     def readConnectionLost(self) -> None:
         self.transport.write(self.got.upper())
         self.transport.loseConnection()
+
+
+class Length(Resource):
+    """Says which HTTP it is, and how much was sent; much of it."""
+
+    isLeaf = True
+
+    def render_POST(self, request: Request) -> bytes:
+        return b"%b %d " % (request.clientproto, len(request.content.read())) + BODY
 
 
 class PeerTests(TlsCase):
@@ -154,3 +174,40 @@ class PeerTests(TlsCase):
         answer = peer.peer
         self.pump.until(lambda: answer.read() or answer.ended)
         self.assertGreater(len(answer.got), len(b"EVERYTHING"))
+
+
+class Http2Tests(TestCase):
+    """On the real reactor, which Twisted's HTTP/2 takes for itself."""
+
+    async def test_curl(self) -> None:
+        """Twisted's own web server, and its HTTP/2, find in ours the transport they need."""
+        directory = Path(self.mktemp())
+        directory.mkdir(parents=True)
+        authority = Authority(directory)
+        given = directory / "given"
+        given.write_bytes(BODY)
+        hub = carrier(reactor)
+        self.addCleanup(hub.close)
+        tls = ServerTls([authority.issue("a.example")], alpn=("h2", "http/1.1"))
+        factory = TlsListener(tls, Site(Length()), hub, Deadlines(reactor))
+        port = hub.listenTCP(0, factory, interface="127.0.0.1")
+        number = port.getHost().port
+        for option, protocol in (("--http2", b"HTTP/2"), ("--http1.1", b"HTTP/1.1")):
+            done = await deferToThread(
+                subprocess.run,
+                (
+                    "curl", "-sS", "--noproxy", "*", "--max-time", "10", option,
+                    "--cacert", authority.file, "--data-binary", f"@{given}",
+                    "--resolve", f"a.example:{number}:127.0.0.1", f"https://a.example:{number}/",
+                ),
+                capture_output=True, check=False,
+            )  # fmt: skip
+            self.assertEqual(done.stderr, b"")
+            self.assertEqual(done.stdout, protocol + b" 300000 " + BODY)
+        await port.stopListening()
+        # The clients have gone; we hear of it on the next turns.
+        for _ in range(100):
+            if not hub.getReaders():
+                break
+            await deferLater(reactor, 0.02)
+        self.assertEqual(hub.getReaders(), [])
