@@ -218,14 +218,21 @@ class Program:
         self.wait()
 
     def until(self, ready: Callable[[], T], what: str, bound: float = BOUND) -> T:
-        """Wait while it lives."""
+        """Wait while it lives; what takes too long is ended, so that it says where it is."""
 
         def alive() -> T:
             answer = ready()
             assert answer or not self.ended, f"{self.name} ended\n{self.log()}"
             return answer
 
-        return wait_until(alive, f"{self.name} {what}", bound)
+        try:
+            return wait_until(alive, f"{self.name} {what}", bound)
+        except AssertionError as late:
+            if not self.ended:
+                # Python's fault handler then writes where it stands.
+                self.signal(signal.SIGABRT)
+                self.wait()
+            raise AssertionError(f"{late}\n{self.log()}") from None
 
     def memory(self, field: str = "VmRSS") -> int:
         """
@@ -259,7 +266,10 @@ class EndToEndCase(SynchronousTestCase):
         """Start a program; its log is shown when the test fails."""
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         started = Program(
-            name, command, directory, {**os.environ, "PYTHONPATH": path, **environment}
+            name,
+            command,
+            directory,
+            {**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", **environment},
         )
         self.addCleanup(self._end, started)
         return started
