@@ -11,6 +11,7 @@ from dynbalance.errors import ConfigError
 from dynbalance.net.proxyprotocol import header
 from dynbalance.net.tls import ClientTls, HandshakeFailed, KeyPair, ServerTls
 from tests.net.authority import Authority, client_context
+from tests.net.building import HalfNotes
 from tests.net.tlscase import TlsCase
 
 
@@ -569,6 +570,19 @@ class ClientTlsTests(TlsCase):
         self.pump.until(lambda: protocol.got)
         protocol.transport.loseConnection()
         self.pump.until(lambda: protocol.lost)
+
+    def test_lingering_is_not_half_a_close(self) -> None:
+        """A protocol that has closed hears of no halves, but of the end."""
+        backend = self.backend()
+        dialed = self.dial(backend.port, kind=HalfNotes)
+        peer = self.answer(backend).handshake()
+        self.pump.until(lambda: dialed.protocol)
+        dialed.protocol.transport.loseConnection()
+        peer.expect_end()
+        self.pump.settle()
+        peer.peer.close()
+        self.pump.until(lambda: dialed.protocol.lost)
+        self.assertEqual(dialed.protocol.ends, [])
 
     def test_lost_while_lingering(self) -> None:
         """An abort ends the waiting, and so does a reset."""

@@ -186,6 +186,9 @@ class TlsTransportTests(TlsCase):
         protocol.transport.registerProducer(Source(), True)
         protocol.transport.loseConnection()
         protocol.transport.write(b"still")
+        # It is not read, and therefore not kept either.
+        readers = self.hub.getReaders()
+        self.assertNotIn(protocol.transport.transport, readers)
         peer.send(b"not heard")
         self.pump.settle()
         self.assertEqual(protocol.lost, [])
@@ -258,6 +261,10 @@ class TlsTransportTests(TlsCase):
         self.pump.until(lambda: protocol.ends)
         self.pump.settle()
         self.assertEqual((protocol.got, protocol.ends, protocol.lost), (b"all", ["read"], []))
+        # There is nothing to read any more.
+        protocol.transport.pauseProducing()
+        protocol.transport.resumeProducing()
+        self.assertNotIn(protocol.transport.transport, self.hub.getReaders())
         protocol.transport.write(MUCH)
         protocol.transport.loseConnection()
         # Python's ssl reads no more after its own end; what came is what counts.

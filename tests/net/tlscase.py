@@ -113,14 +113,20 @@ class Dialed:
     """
 
     def __init__(
-        self, case: TlsCase, tls: ClientTls, host: str = "a.example", greeting: bytes = b""
+        self,
+        case: TlsCase,
+        tls: ClientTls,
+        host: str = "a.example",
+        greeting: bytes = b"",
+        kind: Any = Notes,
     ) -> None:
+        self._kind = kind
         self.protocol: Any = None
         self.failed: Any = None
         self.dial = TlsDial(case.hub, self, tls, host, greeting)
 
     def secured(self, transport: Any) -> None:
-        self.protocol = Notes()
+        self.protocol = self._kind()
         transport.attach(self.protocol)
 
     def dial_failed(self, reason: Any) -> None:
