@@ -27,12 +27,16 @@ class Judgement:
         may be out of date; the server tells when its turn comes.
     """
 
-    __slots__ = ("_alone", "_now", "out")
+    __slots__ = ("_alone", "_changed", "_now", "out")
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        """@param now: seconds that never run backwards."""
+    def __init__(self, now: Callable[[], float], changed: Callable[[], None]) -> None:
+        """
+        @param now: seconds that never run backwards.
+        @param changed: is called when a server is taken out or let in.
+        """
         self.out: list[tuple[float, str, Server]] = []
         self._now = now
+        self._changed = changed
         self._alone = True
 
     def failed(self, server: Server) -> bool:
@@ -118,9 +122,11 @@ class Judgement:
         if not server.failed:
             server.failed = True
             heappush(self.out, (server.checked + server.fail_timeout, server.key, server))
+        self._changed()
         server.settle()
 
     def _let_in(self, server: Server) -> None:
         """Give back a place that failures have taken; what was ordered still holds."""
         server.failed = False
+        self._changed()
         server.settle()

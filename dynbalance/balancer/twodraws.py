@@ -94,8 +94,11 @@ _MEAN_SHARE = 1 / 32
 _PENALTY = 2.0
 """By how much each failure makes a server look slower than before."""
 
-_WORST = 32.0
-"""How much slower than the mean a server that fails fast may come to look."""
+_WORST = 60.0
+"""
+Seconds that a server that fails fast may come to look like.  It is not a
+multiple of the mean: the others' times are weighed with all their connections.
+"""
 
 _FLOOR = 0.001
 """The mean, in seconds, where not one good answer has ever come."""
@@ -129,7 +132,7 @@ class Ewma(RandomTwo):
         expected = self._expected(server, now)
         if failed:
             worse = _PENALTY * max(expected, self._mean, _FLOOR)
-            seconds = max(seconds, min(worse, _WORST * max(self._mean, _FLOOR)))
+            seconds = max(seconds, min(worse, _WORST))
         elif self._mean:
             self._mean += (seconds - self._mean) * _MEAN_SHARE
         else:

@@ -75,7 +75,7 @@ class Upstream:
         self._backups = POLICIES[policy](means)
         self.wants_key = self._primaries.wants_key
         self.wants_times = self._primaries.wants_times
-        self._judgement = Judgement(now)
+        self._judgement = Judgement(now, self._note_change)
         self._out = self._judgement.out
         self._roll = Roll(name, self._make, self._judgement.forget)
         self._counts = SharedCounts(self._roll)

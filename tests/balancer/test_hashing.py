@@ -14,7 +14,8 @@ from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer import hashing
 from dynbalance.balancer.address import Address
-from dynbalance.balancer.hashing import POINTS, ConsistentHash
+from dynbalance.balancer.hashing import POINTS, ConsistentHash, WeightHash
+from dynbalance.balancer.means import Means
 from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import FileServer, Upstream
@@ -356,3 +357,24 @@ class AddressKeyTests(TestCase):
         made = keyed("ip_hash", servers="abcdefgh")
         word = led(made, [b"unix:", b"nonsense", b"\xff", b"0.0.0.7"])
         self.assertEqual(len(set(word)), 1)
+
+
+class MissesTests(TestCase):
+    """How long a walk is before it is given up."""
+
+    def first(self, misses: int) -> str:
+        """Where a key leads whose numbers miss so often, then lead to c, by turns to b."""
+        numbers = [0] * misses + [2] * 100
+        means = Means(random=Random(1).random, now=lambda: 0.0, freed=lambda: None)
+        policy = WeightHash(means, lambda key: iter(numbers))
+        servers = [only(upstream(order(letter)), letter) for letter in "abc"]
+        policy.arrange(servers)
+        for server in servers:
+            policy.leave(server) if server.key == "a:80" else policy.enter(server)
+        server = policy.take_for(b"key", ())
+        assert server is not None
+        return server.key[0]
+
+    def test_twenty_misses(self) -> None:
+        """The twentieth miss is forgiven, the next one leads to round robin."""
+        self.assertEqual((self.first(20), self.first(21)), ("c", "b"))
