@@ -220,10 +220,12 @@ class DaemonizedTests(CommandCase):
             done = self.twistd(*self.words())
         self.assertEqual(1, done.returncode)
         self.assertIn("stream[0].listen", done.stderr)
-        log = pathlib.Path(self.path("log")).read_text()
-        self.assertIn(f"stream[0].listen: {endpoint(self.stream)}: ", log)
-        self.assertNotIn("Traceback", log)
-        self.assertEqual(["log"], os.listdir(self.place))
+        # The parent does not wait for the child's last words.
+        log = pathlib.Path(self.path("log"))
+        line = f"stream[0].listen: {endpoint(self.stream)}: "
+        wait_until(lambda: line in log.read_text(), "the line in the log")
+        wait_until(lambda: os.listdir(self.place) == ["log"], "the process id to be removed")
+        self.assertNotIn("Traceback", log.read_text())
 
 
 def gone(pid: int) -> bool:
