@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynbalance.http.exchange import Attempt
+    from dynbalance.http.exchange import Exchange
+    from dynbalance.http.front import Attempt
     from dynbalance.http.request import RequestHead
 
 
@@ -51,15 +52,16 @@ class AccessLog:
         bytes_in: int,
         bytes_out: int,
         begun: float,
-        upstream: str,
-        attempts: list[Attempt],
+        exchange: Exchange | None,
     ) -> None:
         """
         @param bytes_in: of the request's body.
         @param bytes_out: all that was written for it.
         @param begun: when its head was read.
+        @param exchange: C{None} if no server was to be asked.
         """
         now = self._now()
+        attempts = exchange.attempts if exchange is not None else None
         self._write(
             {
                 "time": datetime.fromtimestamp(self._wall(), timezone.utc).isoformat(),
@@ -73,9 +75,9 @@ class AccessLog:
                 "bytes_in": bytes_in,
                 "bytes_out": bytes_out,
                 "duration": round(now - begun, 6),
-                "upstream": upstream,
+                "upstream": exchange.upstream_name if exchange is not None else "",
                 "request_id": (head.get(b"x-request-id") or b"").decode("latin-1"),
-                "attempts": [_attempt(attempt, now) for attempt in attempts],
+                "attempts": [_attempt(attempt, now) for attempt in attempts or ()],
             }
         )
 

@@ -1,6 +1,6 @@
 """
-A client's connection: reads requests, hands each to an exchange, writes what
-comes back.
+A client's connection: reads requests, hands each to an exchange, and has
+L{dynbalance.http.writer} write what comes back.
 
 One request at a time; what a client sends ahead waits in a buffer of bounded
 size, and then in the kernel.  The channel decides whether the connection stays
@@ -12,26 +12,23 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from dynbalance.http import answers
-from dynbalance.http.chunked import LAST, ChunkedDecoder, chunk
-from dynbalance.http.exchange import Attempt, Exchange
+from dynbalance.http.bodyreader import BodyReader
+from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
 from dynbalance.http.mounted import MountedAdmin
-from dynbalance.http.request import RequestHead, is_hopeless, parse_request
+from dynbalance.http.request import RequestHead, is_hopeless, parse_request, without_empty_lines
 from dynbalance.http.response import ResponseHead
+from dynbalance.http.writer import ResponseWriter
 
 if TYPE_CHECKING:
     from dynbalance.http.listener import HttpListener
-    from dynbalance.net.transport import ServerTransport
 
 LINGER = 5.0
-"""
-Seconds that a client may go on sending, or without taking any of the answer,
-after an answer that came before the end of its request.
-"""
+"""Seconds that a client may still send, or take nothing, after an early answer."""
 
 STALL = 60.0
 """Seconds that a client may go without taking any of a response."""
@@ -40,7 +37,7 @@ _AHEAD = 65536
 _CLIENT_GONE = 499
 
 
-class Channel(Protocol):
+class Channel(ResponseWriter):
     """
     @param listener: whose client it is.
     @ivar client: the peer's address, without a port.
@@ -48,10 +45,8 @@ class Channel(Protocol):
         nothing of X-Forwarded-For.
     """
 
-    transport: ServerTransport
-
     def __init__(self, listener: HttpListener, client: str) -> None:
-        self.listener = listener
+        super().__init__(listener)
         self.client = client
         self.deadline = inf
         self.bucket = 0
@@ -59,21 +54,11 @@ class Channel(Protocol):
         self._requests = 0
         self._reading = False
         self._exchange: Exchange | MountedAdmin | None = None
-        self._head: RequestHead | None = None
-        # What is still to come of the request's body: bytes, or -1 while a
-        # chunked one goes on.
-        self._missing = 0
-        self._decoder: ChunkedDecoder | None = None
-        self._body_size = 0
-        self._max_body = 0
-        self._keep = True
-        self._chunking = False
+        self._body: BodyReader | None = None
         self._tunnel = False
-        self._continue = False
         # No request is read any more.
         self._closing = False
-        # Whether the client's bytes are left in the kernel, and whether that
-        # is the exchange's wish.
+        # The client's bytes are left in the kernel; it is the exchange's wish.
         self._held_back = False
         self._request_held = False
         # The client takes no more; how much waited for it at the last look.
@@ -82,8 +67,6 @@ class Channel(Protocol):
         self.suffix = listener.forwarding.origin(client, listener.scheme, b"").fields
         # For the access log.
         self._begun = 0.0
-        self._status = 0
-        self._bytes_out = 0
 
     def __repr__(self) -> str:
         return f"<Channel of {self.client} {self._exchange} requests={self._requests}>"
@@ -125,7 +108,7 @@ class Channel(Protocol):
         self._reading = True
         while data and self._exchange is None and not self._closing and not self._blocked:
             if data.startswith(b"\r\n"):
-                data = _without_empty_lines(data)
+                data = without_empty_lines(data)
                 continue
             end = data.find(b"\r\n\r\n") + 4
             limit = self.listener.settings.max_header_size
@@ -150,11 +133,7 @@ class Channel(Protocol):
             self._read_on()
 
     def _begin(self, head: RequestHead, rest: bytes) -> bytes:
-        """
-        Start an exchange.
-
-        @return: what of C{rest} belongs to later requests.
-        """
+        """Start an exchange; what of C{rest} belongs to later requests is returned."""
         listener = self.listener
         self.deadline = inf
         self._requests += 1
@@ -169,18 +148,19 @@ class Channel(Protocol):
         self._status = 0
         if listener.access_log is not None:
             self._begun = listener.deadlines.now()
-            self._bytes_out = self._body_size = 0
+            self._bytes_out = 0
+            self._body = None
         if listener.mounted is not None and head.target.startswith(b"/upstream/"):
             # The API refuses what is too large in its own words.
-            self._max_body = 0
+            max_body = 0
             exchange: Exchange | MountedAdmin
             exchange = MountedAdmin(listener.mounted, self, head, self.client)
         else:
             exchange = listener.exchange(head, self)
-            self._max_body = exchange.max_body
+            max_body = exchange.max_body
             if listener.access_log is not None:
                 exchange.attempts = []
-        if head.length > self._max_body > 0:
+        if head.length > max_body > 0:
             self._missing = head.length
             self._refuse(413, "the request's body is too large")
             if listener.access_log is not None:
@@ -189,10 +169,8 @@ class Channel(Protocol):
         self._exchange = exchange
         if head.length:
             self._missing = head.length
-            self._body_size = 0
+            self._body = BodyReader(head.length, max_body)
             self._continue = head.expect
-            if head.length < 0:
-                self._decoder = ChunkedDecoder()
             if rest:
                 rest = self._take_body(rest)
             if self._exchange is not exchange:
@@ -216,123 +194,23 @@ class Channel(Protocol):
 
         @return: what comes after it.
         """
-        exchange = self._exchange
-        assert exchange is not None
-        rest = b""
-        if self._decoder is not None:
-            try:
-                data, used = self._decoder.feed(rest := data)
-            except BadMessage as bad:
-                self._abandon(400, str(bad))
-                return b""
-            rest = rest[used:]
-            ended = self._decoder.done
-        else:
-            if len(data) > self._missing:
-                data, rest = data[: self._missing], data[self._missing :]
-            self._missing -= len(data)
-            ended = not self._missing
-        self._body_size += len(data)
-        if self._body_size > self._max_body > 0:
-            self._abandon(413, "the request's body is too large")
+        exchange, body = self._exchange, self._body
+        assert exchange is not None and body is not None
+        try:
+            piece, rest = body.take(data)
+        except BadMessage as bad:
+            self._abandon(bad.status, str(bad))
             return b""
-        if data:
-            exchange.body(data)
-        if ended and self._exchange is exchange:
-            self._missing = 0
-            self._decoder = None
+        self._missing = body.missing
+        if piece:
+            exchange.body(piece)
+        if not self._missing and self._exchange is exchange:
             self._continue = False
             self.deadline = inf
             exchange.body_ended()
         return rest
 
-    def request_wanted(self) -> None:
-        if self._continue:
-            self._continue = False
-            self.transport.write(answers.CONTINUE)
-
-    # Answering
-
-    def respond(self, head: ResponseHead, length: int, data: bytes, at: int, last: bool) -> None:
-        request = self._head
-        assert request is not None
-        if self._missing:
-            # Answered before all of the request was read: what is still to
-            # come of it cannot be told from the next one in time.
-            self._keep = False
-        self._status = head.status
-        self._continue = False
-        if length >= 0 and self._keep and request.minor:
-            if not at:
-                out = head.whole + data
-            else:
-                out = data if head.unchanged else head.whole + data[at:]
-        else:
-            out = self._respond_differently(head, length, data[at:], last, request.minor)
-        self._bytes_out += len(out)
-        self.transport.write(out)
-
-    def _respond_differently(
-        self, head: ResponseHead, length: int, body: bytes, last: bool, minor: int
-    ) -> bytes:
-        """With another framing, or with a word on the connection."""
-        if self.listener.draining:
-            self._keep = False
-        lines = head.forward
-        self._chunking = length < 0 and minor > 0
-        if self._chunking:
-            lines += b"Transfer-Encoding: chunked\r\n"
-            body = (chunk(body) if body else b"") + (LAST if last else b"")
-        elif length < 0:
-            self._keep = False
-        if not self._keep:
-            lines += b"Connection: close\r\n"
-        elif not minor:
-            lines += b"Connection: keep-alive\r\n"
-        return lines + b"\r\n" + body
-
-    def response_body(self, data: bytes, last: bool) -> None:
-        if self._chunking:
-            data = (chunk(data) if data else b"") + (LAST if last else b"")
-        if data:
-            self._bytes_out += len(data)
-            self.transport.write(data)
-
-    def informational(self, head: ResponseHead) -> None:
-        if self._head is not None and self._head.minor:
-            self.transport.write(head.whole)
-
-    def answer(self, status: int) -> None:
-        request = self._head
-        assert request is not None
-        if self._missing:
-            self._keep = False
-        self._status = status
-        data = answers.answer(status, request.minor, self._keep, request.method == b"HEAD")
-        self._bytes_out += len(data)
-        self.transport.write(data)
-
-    def reply(self, status: int, fields: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
-        """A response of the mounted admin API."""
-        request = self._head
-        assert request is not None
-        if self._missing:
-            self._keep = False
-        self._status = status
-        types = [value for name, value in fields if name.lower() == b"content-type"]
-        ours = (b"content-type", b"content-length")
-        others = tuple(field for field in fields if field[0].lower() not in ours)
-        data = answers.response(
-            status,
-            types[0] if types else b"application/octet-stream",
-            others,
-            body,
-            request.minor,
-            self._keep,
-            request.method == b"HEAD",
-        )
-        self._bytes_out += len(data)
-        self.transport.write(data)
+    # The end of an answer
 
     def abort(self) -> None:
         self._keep = False
@@ -363,20 +241,10 @@ class Channel(Protocol):
 
     def _log_access(self, exchange: Exchange | MountedAdmin | None) -> None:
         assert self._head is not None and self.listener.access_log is not None
-        attempts: list[Attempt] = []
-        upstream = ""
-        if isinstance(exchange, Exchange):
-            attempts = exchange.attempts or []
-            upstream = exchange.upstream_name
+        size = self._body.size if self._body is not None else 0
+        asked = exchange if isinstance(exchange, Exchange) else None
         self.listener.access_log.request(
-            self._head,
-            self.client,
-            self._status,
-            self._body_size,
-            self._bytes_out,
-            self._begun,
-            upstream,
-            attempts,
+            self._head, self.client, self._status, size, self._bytes_out, self._begun, asked
         )
 
     # The tunnel after 101
@@ -392,10 +260,6 @@ class Channel(Protocol):
             self._read_on()
         if buffered and isinstance(self._exchange, Exchange):
             self._exchange.tunnel_from_client(buffered)
-
-    def tunnel_data(self, data: bytes) -> None:
-        self._bytes_out += len(data)
-        self.transport.write(data)
 
     def tunnel_closed(self) -> None:
         self._tunnel = False
@@ -469,7 +333,6 @@ class Channel(Protocol):
         """As L{_refuse}, with an exchange under way."""
         exchange = self._exchange
         assert exchange is not None
-        self._decoder = None
         if self._status:
             self.abort()
         else:
@@ -506,7 +369,7 @@ class Channel(Protocol):
     def drain(self) -> None:
         """Close when the request under way is answered; at once if none is."""
         self._keep = False
-        if self._exchange is None:
+        if self.idle:
             self._close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -538,11 +401,3 @@ class Channel(Protocol):
             self._refuse(408, "the request's head took too long")
         else:
             self._close()
-
-
-def _without_empty_lines(data: bytes) -> bytes:
-    """RFC 9112 section 2.2: empty lines before a request mean nothing."""
-    at = 0
-    while data.startswith(b"\r\n", at):
-        at += 2
-    return data[at:]

@@ -9,93 +9,25 @@ Nothing here waits for a Deferred: each step is called by the one before it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from dynbalance.balancer.attempts import Cause, Sent, failure_status
-from dynbalance.http.chunked import LAST, chunk
-from dynbalance.http.servers import ServerConnection
+from dynbalance.http.connection import ServerConnection
+from dynbalance.http.front import Attempt
+from dynbalance.http.requestbody import RequestBody
 from dynbalance.log import Logger
 from dynbalance.net.dial import Target
 
 if TYPE_CHECKING:
     from dynbalance.balancer.lease import Lease
     from dynbalance.balancer.server import Server
+    from dynbalance.http.front import Front
     from dynbalance.http.request import RequestHead
     from dynbalance.http.response import ResponseHead
-    from dynbalance.http.servers import HttpUpstream
-
-
-class Front(Protocol):
-    """The client's side of an exchange."""
-
-    def respond(
-        self, head: ResponseHead, length: int, data: bytes, at: int, last: bool
-    ) -> None:
-        """
-        The response begins.
-
-        @param length: of the body that follows, or C{CHUNKED} or
-            C{UNTIL_CLOSE}.
-        @param data: body from C{at} on.  While the length is known, what
-            stands before C{at} is the head as the server sent it.
-        @param last: that is all of the body.
-        """
-
-    def response_body(self, data: bytes, last: bool) -> None:
-        """More of the body."""
-
-    def informational(self, head: ResponseHead) -> None:
-        """A 1xx response."""
-
-    def request_wanted(self) -> None:
-        """The server is reached: a client that waits for 100 may go on."""
-
-    def answer(self, status: int) -> None:
-        """There will be no response: answer with one of our own."""
-
-    def abort(self) -> None:
-        """The response broke off; the client must notice."""
-
-    def switch(self, head: ResponseHead, rest: bytes) -> None:
-        """The server switched protocols; from now on there are only bytes."""
-
-    def tunnel_data(self, data: bytes) -> None:
-        """Bytes of the new protocol."""
-
-    def tunnel_closed(self) -> None:
-        """The server ended it."""
-
-    def ended(self) -> None:
-        """The exchange is over; it is the last call."""
-
-    def pause_request(self) -> None:
-        """Send no more of the request's body for now."""
-
-    def resume_request(self) -> None:
-        """Send on."""
-
-
-class Attempt:
-    """
-    For the access log: what became of one try.
-
-    @ivar status: of the response; 0 for none.
-    @ivar cause: why it failed; empty when it did not.
-    """
-
-    __slots__ = ("begun", "cause", "connected", "ended", "header", "server", "status")
-
-    def __init__(self, server: str, now: float) -> None:
-        self.server = server
-        self.begun = now
-        self.connected: float | None = None
-        self.header: float | None = None
-        self.ended: float | None = None
-        self.status = 0
-        self.cause = ""
+    from dynbalance.http.upstream import HttpUpstream
 
 
 class Exchange:
@@ -111,28 +43,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_again",
-        "_body_done",
-        "_choosing",
-        "_connection",
-        "_first",
-        "_free_try",
-        "_front",
-        "_kept",
-        "_kept_size",
-        "_lease",
-        "_over",
-        "_request_paused",
-        "_responding",
-        "_resolving",
-        "_to",
-        "_tries",
-        "_tried",
-        "_begun",
-        "attempts",
-        "head",
-        "no_body",
-        "sent_all",
+        "_again", "_body", "_choosing", "_connection", "_first", "_free_try", "_front",
+        "_lease", "_over", "_request_paused", "_responding", "_resolving", "_to",
+        "_tries", "_tried", "_begun", "attempts", "head", "no_body", "sent_all",
     )
 
     _log = Logger()
@@ -145,11 +58,9 @@ class Exchange:
         self._front = front
         self._to = to
         self._first = first
-        self._body_done = head.length == 0
-        # The body as it is sent to the server, kept for another attempt;
-        # None when it grew too long to be kept.
-        self._kept: list[bytes] | None = []
-        self._kept_size = 0
+        self._body: RequestBody | None = None
+        if head.length:
+            self._body = RequestBody(head.length < 0, to.settings.body_buffer)
         self._request_paused = False
         self._lease: Lease | None = None
         self._connection: ServerConnection | None = None
@@ -194,15 +105,15 @@ class Exchange:
 
     def body(self, data: bytes) -> None:
         """A piece of the request's body."""
-        if self.head.length < 0:
-            data = chunk(data)
-        self._send(data)
+        assert self._body is not None
+        self._send(self._body.add(data))
 
     def body_ended(self) -> None:
         """That was all of the request's body."""
-        self._body_done = True
-        if self.head.length < 0:
-            self._send(LAST)
+        assert self._body is not None
+        last = self._body.end()
+        if last:
+            self._send(last)
         elif self._connection is not None and self._connection.requests:
             self._sent()
 
@@ -272,18 +183,19 @@ class Exchange:
         self._connection = connection
         if self.attempts:
             self.attempts[-1].connected = self._to.deadlines.now()
-        if not self.head.length:
+        if self._body is None:
             self.sent_all = True
             connection.begin(self, self._first, self._to.settings.read_timeout)
         else:
             self._begin_with_body(connection)
 
     def _begin_with_body(self, connection: ServerConnection) -> None:
-        if not self._body_done:
+        body = self._body
+        assert body is not None
+        if not body.complete:
             self._front.request_wanted()
-        kept = b"".join(self._kept or ())
-        connection.begin(self, self._first + kept, self._to.settings.read_timeout)
-        self._drop_long_body()
+        connection.begin(self, self._first + body.so_far(), self._to.settings.read_timeout)
+        body.flows()
         self._sent()
         if self._request_paused and not connection.choked:
             self.resume_request()
@@ -291,27 +203,21 @@ class Exchange:
     # Sending
 
     def _send(self, data: bytes) -> None:
-        if self._kept is not None:
-            self._kept.append(data)
-            self._kept_size += len(data)
-        connection = self._connection
+        body, connection = self._body, self._connection
+        assert body is not None
         if connection is None or connection.requests == 0 or connection.exchange is not self:
-            if self._kept_size > self._to.settings.body_buffer and not self._request_paused:
+            if body.is_long and not self._request_paused:
                 self.pause_request()
             return
-        self._drop_long_body()
+        body.flows()
         connection.transport.write(data)
         self._sent()
-
-    def _drop_long_body(self) -> None:
-        if self._kept_size > self._to.settings.body_buffer:
-            self._kept = None
 
     def _sent(self) -> None:
         """So much of the request was handed over: whose move is it?"""
         connection = self._connection
         assert connection is not None
-        if self._body_done:
+        if self._body is None or self._body.complete:
             self.sent_all = True
             connection.wait(self._to.settings.read_timeout)
         elif not self._request_paused:
@@ -398,7 +304,7 @@ class Exchange:
             cause,
             method=self.head.method,
             sent=sent,
-            replayable=self._kept is not None,
+            replayable=self._body is None or self._body.is_replayable,
             tries=self._tries if self._tries >= 0 else 1,
             elapsed=self._to.deadlines.now() - self._begun,
         ):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dynbalance.config import HttpConfig
     from dynbalance.http.accesslog import AccessLog
-    from dynbalance.http.servers import HttpUpstream
+    from dynbalance.http.upstream import HttpUpstream
     from dynbalance.net.deadlines import Deadlines
 
 

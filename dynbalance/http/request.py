@@ -263,3 +263,11 @@ def _expects_continue(seen: dict[bytes, list[bytes]]) -> bool:
     if expect[0].lower() != b"100-continue":
         raise BadMessage("unknown expectation", 417)
     return True
+
+
+def without_empty_lines(data: bytes) -> bytes:
+    """RFC 9112 section 2.2: empty lines before a request mean nothing."""
+    at = 0
+    while data.startswith(b"\r\n", at):
+        at += 2
+    return data[at:]

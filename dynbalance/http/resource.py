@@ -26,7 +26,7 @@ from dynbalance.http.fields import BadMessage
 from dynbalance.http.forwarded import Forwarding, Network, expand
 from dynbalance.http.request import RequestHead, parse_request
 from dynbalance.http.response import ResponseHead
-from dynbalance.http.servers import HttpUpstream
+from dynbalance.http.upstream import HttpUpstream
 
 _PIECE = 65536
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect"})

@@ -12,9 +12,9 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from dynbalance.config.listeners import RouteConfig
-from dynbalance.http import servers
+from dynbalance.http import connection
+from dynbalance.http.connection import MAX_RESPONSE_HEAD
 from dynbalance.http.mounted import Mount
-from dynbalance.http.servers import MAX_RESPONSE_HEAD
 from dynbalance.net.dial import Target, transport_for
 from dynbalance.net.names import Names
 from tests.http.world import GET, OK, HandReactor, HttpTestCase, Wire, World, plain, post, sized
@@ -487,7 +487,7 @@ class UploadTests(HttpTestCase):
             rest = rest[client.offer(rest) :]
             world.pump()
         (channel,) = world.listener.channels
-        self.assertLess(channel._exchange._kept_size, 200_000)
+        self.assertLess(len(channel._exchange._body.so_far()), 200_000)
         resolver.answer("127.0.0.1")
         server = world.backends[0].accept()
         got = len(server.take().partition(b"\r\n\r\n")[2])
@@ -508,7 +508,7 @@ class UploadTests(HttpTestCase):
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             return transport_for(hub, skt, target, protocol)
 
-        self.patch(servers, "transport_for", small)
+        self.patch(connection, "transport_for", small)
         world = self.world(
             names=Names(resolver := HandResolver(), HandReactor()),
             hosts=("app",),

@@ -28,7 +28,7 @@ from dynbalance.config import HttpConfig, UpstreamConfig
 from dynbalance.http.accesslog import AccessLog
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
-from dynbalance.http.servers import HttpUpstream
+from dynbalance.http.upstream import HttpUpstream
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.dial import Target
 from dynbalance.net.hub import Hub

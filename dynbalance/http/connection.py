@@ -1,9 +1,9 @@
 """
-Connections to the servers of an upstream, by HTTP/1.1.
+One connection to a server, by HTTP/1.1: it writes a request, reads the
+response, and knows which of the two is under way.
 
-L{HttpUpstream} keeps the idle ones and dials new ones; L{ServerConnection}
-writes a request, reads the response, and knows which of the two is under way.
-What an answer or a failure means is the exchange's affair.
+What an answer or a failure means is the exchange's affair; where a connection
+waits between two requests is L{dynbalance.http.upstream}'s.
 """
 
 from __future__ import annotations
@@ -17,20 +17,16 @@ from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from dynbalance.balancer.attempts import Cause, RetryPolicy
+from dynbalance.balancer.attempts import Cause
 from dynbalance.http.chunked import ChunkedDecoder
 from dynbalance.http.fields import BadMessage, tokens
 from dynbalance.http.response import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_response
-from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.dial import Dial, Target, transport_for
 
 if TYPE_CHECKING:
     from dynbalance.balancer.server import Server
-    from dynbalance.balancer.upstream import Upstream
-    from dynbalance.config import UpstreamConfig
     from dynbalance.http.exchange import Exchange
-    from dynbalance.net.hub import Hub
-    from dynbalance.net.names import Names
+    from dynbalance.http.upstream import HttpUpstream
     from dynbalance.net.transport import ClientTransport
 
 MAX_RESPONSE_HEAD = 65536
@@ -370,77 +366,3 @@ class ServerConnection(Protocol):
                 exchange.tunnel_lost()
         else:
             self._fail(Cause.TIMEOUT, f"timed out while {self.phase.value}")
-
-
-class HttpUpstream:
-    """
-    How the servers of one upstream are reached by HTTP.
-
-    @ivar upstream: who chooses among them.
-    @ivar settings: the upstream's table of the configuration.
-    @ivar retries: when a request may go to another server.
-    @ivar idle: connections that wait for a request, the one that was used
-        last at the end.  Who takes one takes it from C{oldest}, too.
-    @ivar oldest: all of them, the one that waits longest first.
-    """
-
-    def __init__(
-        self,
-        upstream: Upstream,
-        settings: UpstreamConfig,
-        hub: Hub,
-        deadlines: Deadlines,
-        names: Names,
-    ) -> None:
-        self.upstream = upstream
-        self.settings = settings
-        self.hub = hub
-        self.deadlines = deadlines
-        self.names = names
-        self.retries = RetryPolicy(
-            conditions=frozenset(settings.next_upstream),
-            tries=settings.next_upstream_tries,
-            timeout=settings.next_upstream_timeout,
-        )
-        self.plain_host = settings.host == "$http_host"
-        self.idle: dict[Server, list[ServerConnection]] = {}
-        self.oldest: dict[ServerConnection, None] = {}
-
-    def __repr__(self) -> str:
-        return f"<HttpUpstream {self.upstream.name} {len(self.oldest)} idle>"
-
-    def keep(self, connection: ServerConnection) -> None:
-        """Take a connection whose response was read to its end."""
-        settings = self.settings
-        if (
-            connection.requests >= settings.keepalive_requests
-            or not settings.keepalive
-            or connection.server.removed
-            or self.hub.now - connection.born >= settings.keepalive_time
-        ):
-            connection.close()
-            return
-        if len(self.oldest) >= settings.keepalive:
-            next(iter(self.oldest)).close()
-        idle = self.idle.get(connection.server)
-        if idle is None:
-            idle = self.idle[connection.server] = []
-        idle.append(connection)
-        self.oldest[connection] = None
-        self.deadlines.set(connection, settings.max_idle_time)
-
-    def forget(self, connection: ServerConnection) -> None:
-        """A connection, idle or not, is closing."""
-        idle = self.idle.get(connection.server)
-        if connection in self.oldest:
-            del self.oldest[connection]
-            if idle is not None:
-                idle.remove(connection)
-        if idle is not None and not idle:
-            # The server may be gone for good.
-            del self.idle[connection.server]
-
-    def close_idle(self) -> None:
-        """Close all idle connections."""
-        for connection in list(self.oldest):
-            connection.close()
