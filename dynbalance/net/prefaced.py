@@ -47,6 +47,10 @@ def _everybody(host: str) -> bool:
     return True
 
 
+def _nobody_asks(peer: Any, why: str) -> None:
+    """There is the log."""
+
+
 class Prefaced(ServerFactory):
     """
     Stands between a port and the factory that serves its connections.
@@ -58,6 +62,8 @@ class Prefaced(ServerFactory):
         everybody has to send a header, but who is not trusted stays the
         client himself.
     @param patience: seconds within which a whole header has to come.
+    @param on_broken: is told of each connection that is closed for what it
+        began with: its peer as C{accept} says it, and why.
     @ivar broken: connections closed for what they began with.
     """
 
@@ -71,6 +77,7 @@ class Prefaced(ServerFactory):
         deadlines: Deadlines,
         trusts: Callable[[str], bool] = _everybody,
         patience: float = PATIENCE,
+        on_broken: Callable[[Any, str], None] = _nobody_asks,
     ) -> None:
         self.factory = factory
         self.hub = hub
@@ -78,6 +85,7 @@ class Prefaced(ServerFactory):
         self.patience = patience
         self.broken = 0
         self._trusts = trusts
+        self._on_broken = on_broken
         self._reading: set[_Reading] = set()
 
     def __repr__(self) -> str:
@@ -119,6 +127,7 @@ class Prefaced(ServerFactory):
         """A connection was closed for what it began with."""
         self.broken += 1
         self._log.warn("broken header from {peer}: {why}", peer=peer, why=why)
+        self._on_broken(peer, why)
 
     def passed(self, skt: socket.socket, peer: Any, port: Port, source: Place | None) -> None:
         """A header was read: the connection begins."""

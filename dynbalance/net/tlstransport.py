@@ -83,7 +83,8 @@ class TlsTransport(Protocol):
         self.disconnecting = False
         self._connection = connection
         self._clock = clock
-        self._above = above
+        # Gone once it was told, so that no circle is left of the two.
+        self._above: Above | None = above
         self._peer = peer
         self._protocol: Any = None
         self._established = False
@@ -143,7 +144,7 @@ class TlsTransport(Protocol):
             protocol.connectionLost(self._reason or reason)
         elif not self._established and not self._broken:
             self._broken = True
-            self._above.handshake_failed(f"during the handshake: {reason.getErrorMessage()}")
+            self._give_up(f"during the handshake: {reason.getErrorMessage()}")
 
     # The handshake
 
@@ -160,8 +161,15 @@ class TlsTransport(Protocol):
             return False
         self._flush()
         self._established = True
-        self._above.established(self)
+        above, self._above = self._above, None
+        assert above is not None
+        above.established(self)
         return True
+
+    def _give_up(self, why: str) -> None:
+        above, self._above = self._above, None
+        if above is not None:
+            above.handshake_failed(why)
 
     def attach(self, protocol: Any) -> None:
         """Let C{protocol} have the connection; to be called once, when it is established."""
@@ -297,6 +305,7 @@ class TlsTransport(Protocol):
         self.disconnecting = True
         if not self._established:
             self._broken = True
+            self._above = None
         if self._producing:
             self.transport.pauseProducing()
         else:
@@ -310,6 +319,7 @@ class TlsTransport(Protocol):
 
     def abortConnection(self) -> None:
         self._broken = True
+        self._above = None
         if self.connected:
             self.transport.abortConnection()
 
@@ -350,7 +360,7 @@ class TlsTransport(Protocol):
         self._broken = True
         self._reason = Failure(ConnectionLost(f"TLS: {why}"))
         if not self._established:
-            self._above.handshake_failed(why)
+            self._give_up(why)
         self._close_beneath()
 
     def _close_beneath(self) -> None:

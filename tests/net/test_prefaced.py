@@ -139,10 +139,13 @@ class PrefacedTests(NetCase):
 
     def test_broken(self) -> None:
         """What is no header is logged with its reason, and the connection is closed."""
-        peer, clients = self.served()
+        told: list[Any] = []
+        peer, clients = self.served(on_broken=lambda *what: told.append(what))
         peer.send(b"GET / HTTP/1.1\r\n\r\n")
         self.expect_refusal(peer, "does not begin like")
         self.assertEqual(clients.built, [])
+        why = "it does not begin like a PROXY header"
+        self.assertEqual(told, [(peer.skt.getsockname(), why)])
 
     def test_cut_off(self) -> None:
         """So is a header that ends early."""

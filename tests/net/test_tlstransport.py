@@ -1,13 +1,20 @@
+import gc
 import ssl
+from typing import Any
+from weakref import ref
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import INegotiated, ISSLTransport
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from dynbalance.net.prefaced import Prefaced
-from dynbalance.net.tls import ServerTls
+from dynbalance.net.tls import ClientTls, ServerTls
 from dynbalance.net.tlsport import TlsListener
+from dynbalance.net.tlstransport import TlsTransport
 from tests.net.authority import client_context
 from tests.net.building import Factory, HalfNotes, Notes, Source
 from tests.net.tlscase import TlsCase
@@ -327,6 +334,36 @@ class TlsListenerTests(TlsCase):
         self.pump.until(lambda: protocol.lost)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_nothing_is_left(self) -> None:
+        """What was made for a connection goes with it, without a collection of garbage."""
+        port, factory = self.serve()
+        self.addCleanup(gc.enable)
+        gc.disable()
+        left: list[Any] = []
+        for ending in ("peer", "we", "abort", "no handshake"):
+            peer = self.call(port)
+            if ending == "no handshake":
+                self.pump.until(lambda: self.listener.active)
+                left.append(ref(next(iter(self.listener.arrivals)).transport))
+                peer.peer.end()
+                self.pump.until(lambda: not self.listener.active)
+                self.pump.settle()
+                continue
+            peer.handshake()
+            self.pump.until(lambda: factory.built)
+            protocol = factory.built.pop()
+            left.append(ref(protocol.transport))
+            if ending == "peer":
+                peer.end()
+            elif ending == "we":
+                protocol.transport.loseConnection()
+            else:
+                protocol.transport.abortConnection()
+            self.pump.until(lambda protocol=protocol: protocol.lost)
+            del protocol
+            self.pump.settle()
+        self.assertEqual([of() for of in left], [None] * 4)
+
     def test_by_protocol(self) -> None:
         """What was agreed on by ALPN chooses the factory."""
         h2 = Factory(Notes)
@@ -419,3 +456,89 @@ class DirectTlsTransportTests(TlsTransportTests):
     """The same without epoll."""
 
     epoll = False
+
+
+class Wire:
+    """
+    One direction of a connection in memory: a transport as far as TLS needs one.
+
+    @ivar to: the protocol at the other end.
+    """
+
+    queued = 0
+
+    def __init__(self) -> None:
+        self.to: Any = None
+        self.on_the_way = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.on_the_way += data
+
+    def loseConnection(self) -> None:
+        self.closed = True
+
+    loseWriteConnection = loseConnection
+
+    def resumeProducing(self) -> None:
+        """It never pauses."""
+
+    def carry(self, size: int) -> None:
+        """Let some bytes arrive, or the end behind them."""
+        data, self.on_the_way = self.on_the_way[:size], self.on_the_way[size:]
+        if data:
+            self.to.dataReceived(data)
+
+
+class BackToBackTests(TlsCase):
+    """Our two ends, joined in memory."""
+
+    @given(
+        st.lists(st.integers(1, 400), min_size=1, max_size=20),
+        st.lists(st.tuples(st.booleans(), st.integers(0, 40_000)), max_size=6),
+    )
+    @settings(max_examples=25, deadline=None)
+    def test_any_split(self, sizes: list[int], said: list[tuple[bool, int]]) -> None:
+        """However the records are cut up on their way, both hear all, and the end."""
+        clock = Clock()
+        protocols = [Notes(), Notes()]
+
+        class Above:
+            def __init__(self, protocol: Notes) -> None:
+                self.protocol = protocol
+
+            def established(self, transport: TlsTransport) -> None:
+                transport.attach(self.protocol)
+
+        client = ClientTls(ca=self.authority.file).connection("a.example")
+        server = ServerTls([self.pair_a]).connection()
+        ends = [
+            TlsTransport(connection, clock, Above(protocol))
+            for connection, protocol in zip((client, server), protocols, strict=True)
+        ]
+        wires = [Wire(), Wire()]
+        for wire, end, other in zip(wires, ends, reversed(ends), strict=True):
+            wire.to = other
+            end.makeConnection(wire)
+        turn = 0
+
+        def carry() -> None:
+            nonlocal turn
+            while wires[0].on_the_way or wires[1].on_the_way:
+                wires[turn % 2].carry(sizes[turn % len(sizes)])
+                turn += 1
+
+        carry()
+        expected = [b"", b""]
+        for from_client, size in said:
+            data = bytes((turn % 251,)) * size
+            protocols[0 if from_client else 1].transport.write(data)
+            expected[1 if from_client else 0] += data
+        carry()
+        protocols[0].transport.loseConnection()
+        carry()
+        ends[0].readConnectionLost()
+        self.assertEqual([protocol.got for protocol in protocols], expected)
+        self.assertEqual([wire.closed for wire in wires], [True, True])
+        self.assertEqual(clock.getDelayedCalls(), [])
