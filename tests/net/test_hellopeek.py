@@ -1,8 +1,11 @@
 import socket
 from typing import Any
 
+from twisted.internet.protocol import ServerFactory
+
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.hellopeek import HelloPeek
+from dynbalance.net.prefaced import Prefaced
 from tests.net.building import NetCase
 from tests.net.pump import Peer
 from tests.net.test_clienthello import message, real, records, sni
@@ -165,3 +168,42 @@ class HelloPeekTests(NetCase):
                 break
         self.assertEqual(self.told, [None])
         self.assertAlmostEqual(self.pump.seconds(), 1003.2, delta=0.3)
+
+    def test_behind_a_proxy(self) -> None:
+        """The hello behind a PROXY header is looked at on the same socket, and stays whole."""
+        case = self
+
+        class Looking(ServerFactory):
+            noisy = False
+
+            def accept_socket(self, skt: socket.socket, peer: Any, port: Any) -> None:
+                case.closing.append(skt)
+                case.skt = skt
+                HelloPeek(case.hub, case.deadlines, skt, case).start()
+
+        prefaced = Prefaced(Looking(), self.hub, self.deadlines)
+        peer = self.client(self.listen(prefaced))
+        peer.send(b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n" + HELLO[:50])
+        self.pump.settle()
+        self.assertEqual(self.told, [])
+        peer.send(HELLO[50:])
+        self.pump.until(lambda: self.told)
+        self.assertEqual(self.told, ["a.example"])
+        self.assertEqual(self.rest(), HELLO)
+        self.ports.pop().stopListening()
+        self.pump.settle()
+
+
+class DirectHelloPeekTests(HelloPeekTests):
+    """The same without epoll."""
+
+    epoll = False
+
+    def test_in_parts(self) -> None:
+        """A hello may come in parts."""
+        peer = self.peek()
+        for at in range(0, len(HELLO), 100):
+            self.assertEqual(self.told, [])
+            peer.send(HELLO[at : at + 100])
+            self.pump.settle()
+        self.assertEqual(self.told, ["a.example"])
