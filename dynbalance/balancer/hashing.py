@@ -133,7 +133,7 @@ class ConsistentHash(RoundRobin):
     server depend on its address and weight alone.
     """
 
-    __slots__ = ("_members", "_owners", "_points", "_ring")
+    __slots__ = ("_members", "_owners", "_points", "_ring", "_shared")
 
     wants_key: ClassVar[bool] = True
     gradual: ClassVar[bool] = False
@@ -141,8 +141,10 @@ class ConsistentHash(RoundRobin):
     def __init__(self, means: Means) -> None:
         super().__init__(means)
         # Each server's points; of those that stayed they are not made again.
-        self._members: dict[Server, tuple[int, tuple[int, ...]]] = {}
+        self._members: dict[Server, tuple[int, ...]] = {}
         self._owners: dict[int, Server] = {}
+        # Points that more than one server has.
+        self._shared: set[int] = set()
         self._points: list[int] = []
         self._ring = False
 
@@ -168,23 +170,54 @@ class ConsistentHash(RoundRobin):
         wanted = sum(server.weight for server in self._servers) * POINTS
         part = min(1.0, MOST_POINTS / wanted)
         former, self._members = self._members, {}
+        for server in self._servers:
+            count = max(1, int(server.weight * POINTS * part))
+            points = former.get(server)
+            if points is None or len(points) != count:
+                points = _points_of(server.address, count)
+            self._members[server] = points
+        gone = [s for s, points in former.items() if self._members.get(s) is not points]
+        fresh = [s for s, points in self._members.items() if former.get(s) is not points]
+        few = 4 * (len(gone) + len(fresh)) <= len(former)
+        if not (few and self._mend([former[server] for server in gone], fresh)):
+            self._make_anew()
+        self._ring = True
+
+    def _mend(self, gone: list[tuple[int, ...]], fresh: list[Server]) -> bool:
+        """
+        Take points out of the ring and put some in.
+
+        @return: whether that was possible; not where servers share a point,
+            since then their order decides.
+        """
+        owners = self._owners
+        out = {point for points in gone for point in points}
+        into = {point: server for server in fresh for point in self._members[server]}
+        unique = len(into) == sum(len(self._members[server]) for server in fresh)
+        if not (unique and owners.keys().isdisjoint(into) and self._shared.isdisjoint(out)):
+            return False
+        if out:
+            for point in out:
+                del owners[point]
+            self._points = [point for point in self._points if point not in out]
+        if into:
+            owners.update(into)
+            self._points.extend(into)
+            # What was in order stays so, which makes this a merge.
+            self._points.sort()
+        return True
+
+    def _make_anew(self) -> None:
         owners: dict[int, Server] = {}
+        self._shared = set()
         # Backwards, since of two servers with the same point the first has it.
         for server in reversed(self._servers):
-            count = max(1, int(server.weight * POINTS * part))
-            member = former.get(server)
-            if member is None or member[0] != count:
-                member = (count, _points_of(server.address, count))
-            self._members[server] = member
-            owners.update(dict.fromkeys(member[1], server))
-        # What was in order stays so, which makes the sort a merge.
-        kept = [point for point in self._points if point in owners]
-        self._points = kept
-        if len(kept) < len(owners):
-            kept.extend(owners.keys() - set(kept))
-            kept.sort()
+            mine = dict.fromkeys(self._members[server], server)
+            if not owners.keys().isdisjoint(mine):
+                self._shared.update(owners.keys() & mine.keys())
+            owners.update(mine)
         self._owners = owners
-        self._ring = True
+        self._points = sorted(owners)
 
 
 def _points_of(address: Address, count: int) -> tuple[int, ...]:

@@ -294,13 +294,16 @@ class ConsistentTests(TestCase):
         led(made, MANY[:5])
         self.assertIs(ring._points, points)
 
-    def test_ring_is_sorted_and_owned(self) -> None:
-        """After any change the ring is what it would be if made anew."""
+    def check_changes(self) -> None:
+        """After each of some changes, small and large, the ring is as if made anew."""
         random = Random(3)
-        made = keyed("hash", servers="ab")
-        for revision in range(2, 12):
-            letters = random.sample("abcdefgh", random.randrange(2, 8))
-            servers = [order(letter, random.choice((1, 1, 2))) for letter in sorted(letters)]
+        weights = {f"s{n:02}": 1 for n in range(40)}
+        made = keyed("hash", servers="")
+        for revision in range(2, 30):
+            for _ in range(random.choice((0, 1, 2, 30))):
+                name = f"s{random.randrange(44):02}"
+                weights[name] = random.choice((0, 1, 1, 2))
+            servers = [plain_order(f"{n}:80", weights[n]) for n in sorted(weights) if weights[n]]
             made.apply(snapshot(*servers, revision=revision))
             led(made, MANY[:1])
             fresh = upstream(*servers, policy="hash")
@@ -313,6 +316,28 @@ class ConsistentTests(TestCase):
                 [ring._owners[point].key for point in ring._points],
                 [other._owners[point].key for point in other._points],
             )
+
+    def test_ring_is_mended(self) -> None:
+        """A changed ring has the points of those that are there, and no other."""
+        self.check_changes()
+
+    def test_shared_points(self) -> None:
+        """So it has where servers share points: the first in the list has them."""
+        for mask in (0xFFFFF, 0xFFF):
+            self.patch(hashing, "crc32", lambda *data, mask=mask: crc32(*data) & mask)
+            self.check_changes()
+
+    def test_nothing_is_made_when_nothing_changed(self) -> None:
+        """A server that goes out and comes back does not touch the ring."""
+        made = keyed("hash", servers="abc")
+        led(made, MANY[:1])
+        ring = made._primaries
+        assert isinstance(ring, ConsistentHash)
+        points = ring._points
+        gone = record(order("b"), expired=True)
+        made.apply(snapshot(order("a"), gone, order("c"), revision=2))
+        led(made, MANY[:1])
+        self.assertIs(ring._points, points)
 
     def test_enormous_weights(self) -> None:
         """Weights beyond measure give a ring of bounded size, shared as they say."""

@@ -8,6 +8,7 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from dynbalance.balancer.leastconn import LeastConn
 from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.server import STEPS
 from dynbalance.balancer.upstream import FileServer, Upstream
@@ -199,3 +200,27 @@ class SlowStartTests(TestCase):
         word = letters(made, 60)
         self.assertEqual((word.count("a"), word.count("f")), (20, 40))
         self.assertEqual(word[:6], word[6:12])
+
+    def test_failures_while_starting(self) -> None:
+        """What failures took comes back up to the part that is reached, not above it."""
+        made = self.make(policy="round_robin")
+        self.say(made, order("a", 2, max_fails=2))
+        self.clock.advance(16)
+        made.tick()
+        server = only(made, "a")
+        made.failed(server)
+        self.assertEqual((server.pull, server.effective), (0.5, 0))
+        letters(made, 3)
+        self.assertEqual(server.effective, 0.5)
+
+    def test_lanes_are_cleared(self) -> None:
+        """least_conn is back to one group of servers, and to its shortest way, afterwards."""
+        made = self.make()
+        self.say(made, order("a", 4))
+        policy = made._primaries
+        assert isinstance(policy, LeastConn)
+        self.assertEqual(len(policy._lanes), 2)
+        self.assertIsNone(policy._only)
+        self.clock.advance(64)
+        made.tick()
+        self.assertEqual(list(policy._lanes.values()), [policy._only])
