@@ -67,7 +67,9 @@ class Upstream:
         self._line = WaitingLine(options.queue, self._choose)
         self._last_good = LastGood(random) if options.last_good else None
         self._slow_start = SlowStart(options.slow_start, now)
-        self._begun = False
+        # Whether a server that becomes ready now starts slowly: not those that
+        # are there when this node starts.
+        self._gentle = self._loaded = False
         means = Means(
             random=random, now=now, freed=self._line.serve, consistent=options.hash_consistent
         )
@@ -82,6 +84,7 @@ class Upstream:
         for plain in servers:
             self._roll.list_file(plain)
         self._arrange(self._roll.here.values())
+        self._gentle = True
 
     # Choosing
 
@@ -167,8 +170,19 @@ class Upstream:
         why = f"no live upstreams: of {len(self._roll.here)} servers {counted}"
         if self._last_good is None:
             return why
+        return f"{why}; panic: {len(self._panic_servers)} were good last"
+
+    @property
+    def panicking(self) -> bool:
+        """Whether no server is good and those that were good last are used."""
+        return bool(self._panic_servers)
+
+    @property
+    def _panic_servers(self) -> list[Server]:
+        if self._last_good is None:
+            return []
         primaries, backups = self._last_good.candidates(self._roll.here.values())
-        return f"{why}; panic: {len(primaries) + len(backups)} were good last"
+        return primaries + backups
 
     # Waiting
 
@@ -272,7 +286,7 @@ class Upstream:
         self._note_change()
         if not server.ready:
             self._slow_start.end(server)
-        elif self._begun and not self._judgement.is_condemned(server):
+        elif self._gentle and not self._judgement.is_condemned(server):
             # A probe goes to a server with all its weight, or it would be late.
             self._slow_start.begin(server)
 
@@ -290,8 +304,9 @@ class Upstream:
         @return: what that changed.
         """
         applied, unsettled = self._roll.apply(snapshot, self._now())
+        self._gentle = self._loaded
         self._arrange(unsettled)
-        self._begun = True
+        self._gentle = self._loaded = True
         self.revision = snapshot.revision
         self._line.serve()
         return applied

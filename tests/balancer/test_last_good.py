@@ -45,6 +45,7 @@ class LastGoodTests(TestCase):
         made = self.make(record(order("a"), expired=True), panic=False)
         self.assertIsNone(made.choose())
         self.assertNotIn("panic", made.why_none())
+        self.assertFalse(made.panicking)
 
     def test_all_expired_together(self) -> None:
         """When all heartbeats stop at once all servers are used, by every policy."""
@@ -168,8 +169,10 @@ class LastGoodTests(TestCase):
         """The first good server ends it."""
         made = self.make(*(record(order(letter), expired=True) for letter in "abc"))
         self.assertEqual(set(letters(made, 50)), set("abc"))
+        self.assertTrue(made.panicking)
         self.say(made, order("a"), *(record(order(letter), expired=True) for letter in "bc"))
         self.assertEqual(letters(made, 10), 10 * "a")
+        self.assertFalse(made.panicking)
 
     def test_waiters_are_served(self) -> None:
         """Those who wait when everybody falls ill are served by the last good."""

@@ -50,6 +50,18 @@ class SlowStartTests(TestCase):
         made = self.make(order("a"))
         self.assertEqual((self.slow(made), only(made, "f").slow), (1, 1))
 
+    def test_without_a_store(self) -> None:
+        """A server of the file that comes back starts slowly before any snapshot, too."""
+        made = Upstream(
+            "api", "least_conn", (FileServer(order=order("a")),), self.clock.seconds,
+            Random(1).random, UpstreamOptions(slow_start=64.0),
+        )  # fmt: skip
+        made.set_checked("a:80", True, "refused")
+        made.set_checked("a:80", False, "")
+        self.assertEqual(self.slow(made), 1 / STEPS)
+        self.say(made, order("b"))
+        self.assertEqual((self.slow(made), only(made, "b").slow), (1 / STEPS, 1))
+
     def test_added(self) -> None:
         """A server added later begins with a 64th, and grows evenly."""
         made = self.make()

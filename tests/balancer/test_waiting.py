@@ -140,6 +140,22 @@ class QueueTests(TestCase):
         self.assertIs(choosy.lease.server, b)
         self.assertIsNone(third.lease)
 
+    def test_passed_over_keep_their_order(self) -> None:
+        """Those who were passed over are still first, in the order in which they came."""
+        made, leases = self.full("ab")
+        a = only(made, "a")
+        by_server = {lease.server: lease for lease in leases}
+        first, second, other, last = (Waiting() for _ in range(4))
+        made.wait(first, (a,))
+        made.wait(second, (a,))
+        made.wait(other)
+        made.wait(last)
+        by_server[a].release()
+        self.assertIsNotNone(other.lease)
+        by_server[only(made, "b")].release()
+        self.assertIsNotNone(first.lease)
+        self.assertEqual((second.lease, last.lease), (None, None))
+
     def test_many_choosy_waiters(self) -> None:
         """One slot is not offered to everybody: the rest is free for all."""
         made, leases = self.full("ab")
