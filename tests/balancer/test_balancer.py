@@ -10,6 +10,7 @@ from twisted.trial.unittest import TestCase
 
 import dynbalance.balancer
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
+from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.upstream import FileServer
 from dynbalance.errors import UnknownUpstream
 from tests.balancer.building import letters, order, snapshot
@@ -39,6 +40,18 @@ class BalancerTests(TestCase):
         self.assertEqual(made.upstream("api").policy, "round_robin")
         self.assertIs(made.upstream("api"), made.upstreams["api"])
         self.assertEqual(repr(made), "<Balancer default api>")
+
+    def test_options(self) -> None:
+        """An order's options reach its upstream; without any the defaults hold."""
+        order_ = UpstreamOrder(
+            name="api", policy="hash", options=UpstreamOptions(retry_budget=0.5, queue=1)
+        )
+        made = Balancer([order_, UpstreamOrder(name="web")], lambda: 0.0, Random(1).random)
+        self.assertEqual(made.upstream("api").budget.share, 0.5)
+        self.assertEqual(made.upstream("web").budget.share, 0.2)
+        self.assertEqual(
+            [made.upstream(name).wants_key for name in ("api", "web")], [True, False]
+        )
 
     def test_unknown(self) -> None:
         """A name that is none is an error that tells it."""
