@@ -41,7 +41,7 @@ from dynbalance.health.heartbeat import HeartbeatCleanup
 from dynbalance.http.accesslog import AccessLog, open_log
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
-from dynbalance.http.servers import HttpUpstream
+from dynbalance.http.upstream import HttpUpstream
 from dynbalance.log import Logger
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.direct import carrier
