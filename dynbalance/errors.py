@@ -74,6 +74,17 @@ class BadAddress(DynbalanceError, ValueError):
     """A server's address cannot be understood; the text says why."""
 
 
+class BalancerError(DynbalanceError):
+    """
+    A balancer hook asked for something that cannot be done; the text says why
+    in nginx's words.
+    """
+
+
+class BadHook(DynbalanceError, ValueError):
+    """The name of a balancer hook leads to nothing that can be called; the text says why."""
+
+
 class LeaseError(DynbalanceError):
     """A lease was released twice: a mistake of ours, never of a peer's."""
 
