@@ -327,6 +327,12 @@ class ConsistentTests(TestCase):
             self.patch(hashing, "crc32", lambda *data, mask=mask: crc32(*data) & mask)
             self.check_changes()
 
+    def test_first_owns_a_shared_point(self) -> None:
+        """Of two servers with the same point the one that is listed first has it."""
+        self.patch(hashing, "_points_of", lambda address, count: (7, 8))
+        made = keyed("hash", servers="ab")
+        self.assertEqual(led(made, MANY[:20]), 20 * "a")
+
     def test_nothing_is_made_when_nothing_changed(self) -> None:
         """A server that goes out and comes back does not touch the ring."""
         made = keyed("hash", servers="abc")
@@ -403,3 +409,17 @@ class MissesTests(TestCase):
     def test_twenty_misses(self) -> None:
         """The twentieth miss is forgiven, the next one leads to round robin."""
         self.assertEqual((self.first(20), self.first(21)), ("c", "b"))
+
+    def ring(self, misses: int) -> str:
+        """The same on a ring where the key has so many points of a before it."""
+        points = {"a": range(misses), "b": (2**32 - 1,), "c": range(misses, 200)}
+        self.patch(hashing, "_points_of", lambda address, count: tuple(points[address.host]))
+        self.patch(hashing, "crc32", lambda key: 0)
+        made = keyed("hash", servers="abc")
+        out = record(order("a"), intent=Intent.DISABLE)
+        made.apply(snapshot(out, order("b"), order("c"), revision=2))
+        return led(made, [b"key"])
+
+    def test_twenty_misses_on_the_ring(self) -> None:
+        """So it is on the ring, point by point."""
+        self.assertEqual((self.ring(20), self.ring(21)), ("c", "b"))

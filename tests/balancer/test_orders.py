@@ -92,6 +92,7 @@ class RouteTests(TestCase):
         server = only(made, "a")
         made.apply(snapshot(revision=2))
         self.assertIsNone(made.by_route(server.route))
+        self.assertEqual(len(made._roll._routes), 1)
         made.apply(snapshot(order("a"), revision=3))
         self.assertIs(made.by_route(server.route), only(made, "a"))
 

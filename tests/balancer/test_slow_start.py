@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
+from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -167,7 +168,8 @@ class SlowStartTests(TestCase):
     def test_time_switched_off(self) -> None:
         """Who has no slow start any more has its weight with the next tick."""
         made = self.make(seconds=0)
-        self.say(made, ServerOrder(address="a:80", host="a", port=80, slow_start=8.0))
+        self.say(made, evolve(order("a"), slow_start=8.0))
+        self.assertEqual(self.slow(made), 1 / STEPS)
         self.say(made, order("a"))
         made.tick()
         self.assertEqual(self.slow(made), 1)

@@ -142,7 +142,7 @@ class EwmaTests(TestCase):
         made.answered(only(made, "a"), 1.0, False)
         self.assertEqual(letters(made, 50), 50 * "b")
         self.clock.advance(4 * MEMORY)
-        self.assertIn("a", letters(made, 10, hold=True))
+        self.assertIn("a", letters(made, 20))
 
     def test_fast_failures_attract_nothing(self) -> None:
         """A server that fails a hundred times as fast gets a small part, under any load."""
