@@ -16,11 +16,13 @@ from attrs import evolve
 from twisted.application.service import IService
 
 from dynbalance.errors import ConfigError
-from dynbalance.log import set_level
+from dynbalance.log import Logger, set_level
 from dynbalance.options import Options, load, refusal
 from dynbalance.service import Node
 
 __all__ = ["Options", "makeService"]
+
+_log = Logger()
 
 
 def makeService(options: Options) -> IService:
@@ -50,6 +52,8 @@ def _end_in_order(reactor: Any, node: Node) -> None:
     """
     SIGTERM and SIGINT end the daemon with status 0, where Twisted would let
     the signal kill it at the end; a second one cuts what is still in flight.
+    SIGHUP, which asks daemons to read their configuration again, must not end
+    it.
     """
 
     ordered = False
@@ -66,5 +70,11 @@ def _end_in_order(reactor: Any, node: Node) -> None:
     def stop(number: int, frame: object) -> None:
         reactor.callFromThread(end)
 
+    def reload(number: int, frame: object) -> None:
+        reactor.callFromThread(
+            _log.warn, "SIGHUP: the configuration cannot be read again yet; restart instead"
+        )
+
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, reload)

@@ -88,6 +88,13 @@ class _Link(RedisProtocol):  # type: ignore[misc]
         self.transport.abortConnection()
 
 
+class _LinkFactory(Factory):
+    """Makes one link, and no line in the log for each."""
+
+    protocol = _Link
+    noisy = False
+
+
 class _NoAnswer(StoreUnavailable):
     """A deadline was missed."""
 
@@ -190,7 +197,7 @@ class RedisStore:
                 await deferLater(self._clock, delay)
 
     async def _connect(self) -> _Link | None:
-        link = cast(_Link, await self._endpoint.connect(Factory.forProtocol(_Link)))
+        link = cast(_Link, await self._endpoint.connect(_LinkFactory()))
         self._links.add(link)
         link.when_ended().addCallback(lambda _: self._links.discard(link))
         try:

@@ -98,6 +98,15 @@ class EndingTests(EndToEndCase):
         self.finish()
         self.assertEqual(0, self.daemon.process.wait(5))
 
+    def test_hang_up(self) -> None:
+        """HUP, which asks for what does not work yet, ends nothing and says so."""
+        self.begin(20.0)
+        self.daemon.process.signal(signal.SIGHUP)
+        wait_until(lambda: "SIGHUP" in self.daemon.process.log(), "the word on SIGHUP")
+        self.assertEqual(200, ask(self.daemon.http, "/").status)
+        self.order_the_end()
+        self.finish()
+
     def test_last_answer_says_so(self) -> None:
         """A kept connection's last answer tells the client that it is the last."""
         self.begin(20.0)
