@@ -56,7 +56,8 @@ def main() -> None:
             started.enter_context(make(scratch, proxy, behind))
             for make in (peers.nginx, peers.haproxy, peers.dynbalance)
         ]
-        print(f"{'CPU, as a multiple of nginx':24}"[:24] + "".join(f"{b.name:>17}" for b in balancers))
+        names = "".join(f"{balancer.name:>18}" for balancer in balancers)
+        print(f"{'CPU beside nginx':24}{names}")
         for case in cases(scratch):
             if not given.words or any(word in case.name for word in given.words):
                 measure(case, balancers, load, rounds, seconds)

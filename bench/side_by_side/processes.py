@@ -8,13 +8,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
 from attrs import define
+from typing_extensions import Self
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -28,7 +27,7 @@ def free_port() -> int:
 
 
 @define
-class Running(AbstractContextManager["Running"]):
+class Running:
     """
     A program that is measured.
 
@@ -48,7 +47,7 @@ class Running(AbstractContextManager["Running"]):
     environment: dict[str, str] | None = None
     process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         self.process = subprocess.Popen(
             ["taskset", "-c", str(self.core), *self.command],
             stdin=subprocess.DEVNULL,
