@@ -76,8 +76,9 @@ class PurityTests(TestCase):
         is made of.
         """
         allowed = {
-            "__future__", "attrs", "bisect", "collections", "dynbalance", "enum", "hashlib",
-            "heapq", "ipaddress", "itertools", "math", "re", "sys", "types", "typing", "zlib",
+            "__future__", "attrs", "bisect", "collections", "dynbalance", "enum", "functools",
+            "hashlib", "heapq", "ipaddress", "itertools", "math", "re", "sys", "types", "typing",
+            "zlib",
         }  # fmt: skip
         awaiting = {"dynbalance.log", "twisted.internet.defer", "twisted.python.failure"}
         of_hooks = allowed | {"importlib", "inspect"}
