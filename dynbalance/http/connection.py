@@ -120,6 +120,7 @@ class ServerConnection(Protocol):
         self.exchange = exchange
         self.phase = Phase.HEAD
         self.requests += 1
+        self.server.bytes_in += len(data)
         self.answered = False
         self._deadlines.set(self, timeout)
         self.transport.write(data)

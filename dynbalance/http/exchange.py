@@ -210,6 +210,7 @@ class Exchange:
                 self.pause_request()
             return
         body.flows()
+        connection.server.bytes_in += len(data)
         connection.transport.write(data)
         self._sent()
 
@@ -246,6 +247,7 @@ class Exchange:
         assert self._lease is not None
         server = self._lease.server
         server.responses[head.status // 100 if head.status < 600 else 0] += 1
+        server.bytes_out += len(data)
         if server.fails:
             self._to.upstream.succeeded(server)
         if self.attempts:
@@ -254,6 +256,8 @@ class Exchange:
         self._front.respond(head, length, data, at, last)
 
     def response_body(self, data: bytes, last: bool) -> None:
+        assert self._lease is not None
+        self._lease.server.bytes_out += len(data)
         self._front.response_body(data, last)
 
     def ended(self) -> None:

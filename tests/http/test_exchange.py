@@ -143,6 +143,28 @@ class ReuseTests(HttpTestCase):
         self.assertEqual(world.upstream.idle, {})
 
 
+class CountTests(HttpTestCase):
+    """What is counted of a server."""
+
+    def test_bytes(self) -> None:
+        """All that is sent to it, and all that comes from it but chunks' framing."""
+        world = self.world()
+        client = world.client()
+        client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+        server = world.backends[0].accept()
+        sent = server.take()
+        client.send(b"def")
+        sent += server.take()
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+        server.send(answer + b"ab")
+        client.take()
+        server.send(b"cd")
+        client.take()
+        (record,) = world.servers
+        self.assertEqual((record.bytes_in, record.bytes_out), (len(sent), len(answer) + 4))
+        self.assertEqual(record.responses, [0, 0, 1, 0, 0, 0])
+
+
 class RetryTests(HttpTestCase):
     """When a request goes to another server."""
 
