@@ -20,23 +20,18 @@ ARCHIVE = "127.0.0.1:9209"
 
 def choose(balancer: HttpContext) -> None:
     """The hook."""
+    # What has not been tried is kept from attempt to attempt.
+    left = balancer.ctx.setdefault("left", [*SITES, ARCHIVE])
     failure = balancer.get_last_failure()
     if failure is None:
-        # What is left to be tried is kept from attempt to attempt.
-        balancer.ctx["left"] = iter([*SITES[1:], None])
         balancer.set_timeouts(connect=0.5, read=5)
-        balancer.set_current_peer(SITES[0])
-        balancer.set_more_tries(len(SITES))
-        return
-    state, status = failure
-    balancer.log.info("attempt {attempt} ended with {status}",
-                      attempt=balancer.attempt - 1, status=status)
-    if status == 504:
-        balancer.exit(504)
-    site = None if state == "next" else next(balancer.ctx["left"])
-    if site is None and "archive" in balancer.ctx:
-        balancer.exit(status)
-    if site is None:
-        balancer.ctx["archive"] = True
-        site = ARCHIVE
-    balancer.set_current_peer(site)
+        balancer.set_more_tries(len(left) - 1)
+    else:
+        state, status = failure
+        balancer.log.info("attempt {attempt} ended with {status}",
+                          attempt=balancer.attempt - 1, status=status)
+        if state == "next":
+            del left[:-1]
+        if status == 504 or not left:
+            balancer.exit(status)
+    balancer.set_current_peer(left.pop(0))

@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any
 
 import txredisapi
+from twisted.internet.defer import TimeoutError
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IReactorTime
 

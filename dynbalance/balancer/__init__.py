@@ -18,6 +18,16 @@ In reading order:
   - L{attempts <dynbalance.balancer.attempts>}: whether to try another one
   - L{balancer <dynbalance.balancer.balancer>}: all upstreams by name
 
+A hook in the place of the policy, likewise:
+
+  - L{hookload <dynbalance.balancer.hookload>}: from its name to the callable
+  - L{hook <dynbalance.balancer.hook>}: what it may say in one attempt
+  - L{peer <dynbalance.balancer.peer>}: addresses as it gives them
+  - L{peers <dynbalance.balancer.peers>}: the servers at these addresses
+  - L{hookrequest <dynbalance.balancer.hookrequest>}: the request as it sees it
+  - L{hookoutcome <dynbalance.balancer.hookoutcome>}: what it decided
+  - L{hookrun <dynbalance.balancer.hookrun>}: its calls for one request
+
 Nothing here imports a transport, the store's implementations, a clock or a
 source of chance: they come in.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from dynbalance.balancer.address import Address
 from dynbalance.errors import BalancerError
@@ -35,7 +36,12 @@ def parse_peer(addr: str, port: float | str | None = 0) -> Address:
             "bad argument #1 to 'set_current_peer'"
             f" (string expected, got {type(addr).__name__})"
         )
-    default = _default_port(port)
+    return _read(addr, _default_port(port))
+
+
+@lru_cache(maxsize=1024)
+def _read(addr: str, default: int) -> Address:
+    # Hooks name the same few peers again and again.
     if addr[: len(_UNIX)].lower() == _UNIX:
         return _unix_peer(addr[len(_UNIX) :])
     if addr.startswith("["):

@@ -82,6 +82,20 @@ class SetCurrentPeerTests(TestCase):
             assert isinstance(chosen, PeerChosen)
             self.assertIs(chosen.server, to.server(key))
 
+    def test_known_server_comes_and_goes(self) -> None:
+        """It is known as long as the upstream has it, in whatever form."""
+        to = upstream(*numbered(1))
+        made = run(lambda b: b.set_current_peer("[::1]:1"), to)
+        stranger = decided(made.attempt(1))
+        to.apply(snapshot(*numbered(1), *numbered(1, host="::1"), revision=2))
+        known = decided(made.attempt(1))
+        to.apply(snapshot(*numbered(1), revision=3))
+        stranger_again = decided(made.attempt(1))
+        assert isinstance(known, PeerChosen)
+        self.assertEqual(known.server.key, "::1:1")
+        self.assertNotEqual(stranger, known)
+        self.assertEqual(stranger, stranger_again)
+
     def test_server_with_a_name(self) -> None:
         """One of the upstream's servers may be given itself, also with a name."""
 
@@ -163,7 +177,7 @@ class SetCurrentPeerTests(TestCase):
 
     def test_failures_are_the_hooks(self) -> None:
         """A stranger is never taken out, however often it fails."""
-        to = upstream(*numbered(1))
+        to = upstream(*numbered(1, 2))
         chosen = decided(run(lambda b: b.set_current_peer("127.0.0.1:9"), to).attempt(1))
         assert isinstance(chosen, PeerChosen)
         for _ in range(5):
