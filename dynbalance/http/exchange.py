@@ -15,22 +15,24 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from dynbalance.balancer.attempts import Cause, Sent, failure_status
+from dynbalance.balancer.place import Place
 from dynbalance.http.connection import ServerConnection
 from dynbalance.http.front import Attempt
 from dynbalance.http.requestbody import RequestBody
+from dynbalance.http.tries import Tries
+from dynbalance.http.tunnel import Tunnel
 from dynbalance.log import Logger
 from dynbalance.net.dial import Target
 
 if TYPE_CHECKING:
     from dynbalance.balancer.lease import Lease
-    from dynbalance.balancer.server import Server
     from dynbalance.http.front import Front
     from dynbalance.http.request import RequestHead
     from dynbalance.http.response import ResponseHead
     from dynbalance.http.upstream import HttpUpstream
 
 
-class Exchange:
+class Exchange(Tunnel):
     """
     @param front: the client's side.
     @param to: the upstream.
@@ -40,12 +42,12 @@ class Exchange:
     @ivar no_body: the response to this request never has a body.
     @ivar sent_all: the whole request was handed to the connection.
     @ivar attempts: what was tried, when somebody set it to a list.
+    @ivar key: what the upstream's policy goes by, where it wants one.
     """
 
     __slots__ = (
-        "_again", "_body", "_choosing", "_connection", "_first", "_free_try", "_front",
-        "_lease", "_over", "_request_paused", "_responding", "_resolving", "_to",
-        "_tries", "_tried", "_begun", "attempts", "head", "no_body", "sent_all",
+        "_again", "_begun", "_choosing", "_chosen", "_over", "_place", "_resolving", "_tries",
+        "key", "no_body",
     )
 
     _log = Logger()
@@ -55,6 +57,7 @@ class Exchange:
         self.no_body = head.method == b"HEAD"
         self.sent_all = False
         self.attempts: list[Attempt] | None = None
+        self.key = b""
         self._front = front
         self._to = to
         self._first = first
@@ -65,11 +68,11 @@ class Exchange:
         self._lease: Lease | None = None
         self._connection: ServerConnection | None = None
         self._resolving: Deferred[Any] | None = None
-        self._tried: tuple[Server, ...] = ()
-        # Those left; looked up at the first failure, which most never have.
-        self._tries = -1
+        self._place: Place | None = None
+        # From the first failure on.
+        self._tries: Tries | None = None
         self._begun = to.hub.now
-        self._free_try = True
+        to.budget.requests += 1
         self._choosing = False
         self._again = False
         self._responding = False
@@ -103,20 +106,6 @@ class Exchange:
             self._attempt()
         self._choosing = False
 
-    def body(self, data: bytes) -> None:
-        """A piece of the request's body."""
-        assert self._body is not None
-        self._send(self._body.add(data))
-
-    def body_ended(self) -> None:
-        """That was all of the request's body."""
-        assert self._body is not None
-        last = self._body.end()
-        if last:
-            self._send(last)
-        elif self._connection is not None and self._connection.requests:
-            self._sent()
-
     def client_gone(self) -> None:
         """The client left; nobody waits for the answer."""
         self._settle("client gone")
@@ -137,19 +126,24 @@ class Exchange:
     # Choosing and connecting
 
     def _attempt(self) -> None:
-        to = self._to
-        lease = to.upstream.choose(self._tried)
+        to, tries = self._to, self._tries
+        # What was waited for is here already.
+        lease = self._lease
         if lease is None:
-            why = to.upstream.why_none(self._tried)
-            self._log.error("{upstream}: {why}", upstream=to.upstream.name, why=why)
-            self._answer(failure_status(Cause.NO_SERVER))
-            return
-        self._lease = lease
+            tried = () if tries is None else tries.tried
+            if to.sticky is not None:
+                lease = to.sticky.lease(to.upstream, self.head, tried)
+            lease = self._lease = lease or to.upstream.choose(tried, self.key)
+            if lease is None:
+                self._wait_in_line()
+                return
+        if to.upstream.wants_times:
+            self._chosen = to.deadlines.now()
         server = lease.server
         if self.attempts is not None:
             self.attempts.append(Attempt(server.key, to.deadlines.now()))
         # Where one kept connection was dead, the others may be, too.
-        if self._free_try:
+        if tries is None or tries.free:
             idle = to.idle.get(server)
             if idle:
                 connection = idle.pop()
@@ -162,6 +156,29 @@ class Exchange:
         else:
             self._resolving = target
             target.addCallbacks(self._resolved, self._unresolved)
+
+    def _wait_in_line(self) -> None:
+        """No server can take the request now; perhaps one can later."""
+        to = self._to
+        if to.settings.queue:
+            tried = () if self._tries is None else self._tries.tried
+            place = Place(to.upstream, to.deadlines, self)
+            if place.take(to.settings.queue_timeout, tried, self.key):
+                self._place = place
+                return
+        self.waited_in_vain()
+
+    def slot_granted(self, lease: Lease) -> None:
+        self._place = None
+        self._lease = lease
+        self.start()
+
+    def waited_in_vain(self) -> None:
+        self._place = None
+        upstream = self._to.upstream
+        why = upstream.why_none(() if self._tries is None else self._tries.tried)
+        self._log.error("{upstream}: {why}", upstream=upstream.name, why=why)
+        self._answer(failure_status(Cause.NO_SERVER))
 
     def _resolved(self, target: Target) -> None:
         self._resolving = None
@@ -200,41 +217,6 @@ class Exchange:
         if self._request_paused and not connection.choked:
             self.resume_request()
 
-    # Sending
-
-    def _send(self, data: bytes) -> None:
-        body, connection = self._body, self._connection
-        assert body is not None
-        if connection is None or connection.requests == 0 or connection.exchange is not self:
-            if body.is_long and not self._request_paused:
-                self.pause_request()
-            return
-        body.flows()
-        connection.server.bytes_in += len(data)
-        connection.transport.write(data)
-        self._sent()
-
-    def _sent(self) -> None:
-        """So much of the request was handed over: whose move is it?"""
-        connection = self._connection
-        assert connection is not None
-        if self._body is None or self._body.complete:
-            self.sent_all = True
-            connection.wait(self._to.settings.read_timeout)
-        elif not self._request_paused:
-            connection.wait_no_longer()
-
-    def pause_request(self) -> None:
-        """The server takes no more for now."""
-        self._request_paused = True
-        self._front.pause_request()
-
-    def resume_request(self) -> None:
-        self._request_paused = False
-        if self._connection is not None:
-            self._sent()
-        self._front.resume_request()
-
     # From the server's connection
 
     def informational(self, head: ResponseHead) -> None:
@@ -243,17 +225,53 @@ class Exchange:
             self._front.informational(head)
 
     def respond(self, head: ResponseHead, length: int, data: bytes, at: int, last: bool) -> None:
-        self._responding = True
         assert self._lease is not None
         server = self._lease.server
         server.responses[head.status // 100 if head.status < 600 else 0] += 1
         server.bytes_out += len(data)
-        if server.fails:
-            self._to.upstream.succeeded(server)
         if self.attempts:
             self.attempts[-1].header = self._to.deadlines.now()
             self.attempts[-1].status = head.status
+        if self._to.looks:
+            shown = self._look(head)
+            if shown is None:
+                return
+            head = shown
+        self._responding = True
+        if server.fails:
+            self._to.upstream.succeeded(server)
         self._front.respond(head, length, data, at, last)
+
+    def _look(self, head: ResponseHead) -> ResponseHead | None:
+        """
+        @return: what the client gets to see; C{None} when that is nothing,
+            because another server is asked instead.
+        """
+        to, lease = self._to, self._lease
+        assert lease is not None
+        if to.upstream.wants_times:
+            seconds = to.deadlines.now() - self._chosen
+            to.upstream.answered(lease.server, seconds, head.status >= 500)
+        if head.status in to.retried and self._discard(head.status):
+            return None
+        return head if to.sticky is None else to.sticky.marked(self.head, head, lease.server)
+
+    def _discard(self, status: int) -> bool:
+        """
+        Ask another server instead of passing on an answer with this status.
+
+        @return: whether that may be; if not, the answer is still here.
+        """
+        cause, connection, lease = Cause.of_status(status), self._connection, self._lease
+        assert cause is not None and connection is not None and lease is not None
+        if not self._may_retry(cause, Sent.SOMETHING):
+            return False
+        self._connection = None
+        connection.abort()
+        self._settle(cause.value)
+        self._counted_tries.judge(lease.server, cause, f"it answered {status}")
+        self._try_again()
+        return True
 
     def response_body(self, data: bytes, last: bool) -> None:
         assert self._lease is not None
@@ -293,30 +311,20 @@ class Exchange:
             self._front.abort()
             self._finish()
             return
-        if stale and self._free_try:
-            # A kept connection that the server had closed meanwhile tells
-            # nothing of the server: one more try is free.
-            self._free_try = False
+        tries = self._counted_tries
+        # A kept connection that the server had closed meanwhile tells nothing
+        # of the server: one more try is free.
+        free = stale and tries.free
+        may_retry = self._may_retry(cause, sent, free)
+        if free:
+            tries.free = False
         else:
-            if self._tries < 0:
-                self._tries = self._to.retries.first_tries(self._to.upstream.tries)
-            self._tries = self._to.retries.tries_after(self._tries, cause, reused=False)
-            self._tried += (server,)
-            if self._to.upstream.failed(server):
-                self._log.warn("{server} is taken out: {why}", server=server.key, why=why)
-        if self._to.retries.allows(
-            cause,
-            method=self.head.method,
-            sent=sent,
-            replayable=self._body is None or self._body.is_replayable,
-            tries=self._tries if self._tries >= 0 else 1,
-            elapsed=self._to.deadlines.now() - self._begun,
-        ):
-            self.sent_all = False
-            if self._choosing:
-                self._again = True
-            else:
-                self.start()
+            if self._to.upstream.wants_times:
+                seconds = self._to.deadlines.now() - self._chosen
+                self._to.upstream.answered(server, seconds, True)
+            tries.judge(server, cause, why)
+        if may_retry:
+            self._try_again()
             return
         self._log.error(
             "{server}: {why}, {method} {target}",
@@ -327,45 +335,22 @@ class Exchange:
         )
         self._answer(failure_status(cause))
 
-    # The tunnel after 101
+    @property
+    def _counted_tries(self) -> Tries:
+        if self._tries is None:
+            self._tries = Tries(self._to, self._begun)
+        return self._tries
 
-    def switch(self, head: ResponseHead, rest: bytes) -> None:
-        self._responding = True
-        connection = self._connection
-        assert connection is not None and self._lease is not None
-        self._lease.server.responses[1] += 1
-        if self._lease.server.fails:
-            self._to.upstream.succeeded(self._lease.server)
-        if self.attempts:
-            self.attempts[-1].status = head.status
-        connection.wait(self._to.settings.read_timeout)
-        self._front.switch(head, rest)
+    def _may_retry(self, cause: Cause, sent: Sent, free: bool = False) -> bool:
+        replayable = self._body is None or self._body.is_replayable
+        return self._counted_tries.allow(cause, self.head.method, sent, replayable, free)
 
-    def tunnel_from_server(self, data: bytes) -> None:
-        assert self._connection is not None
-        self._connection.wait(self._to.settings.read_timeout)
-        self._front.tunnel_data(data)
-
-    def tunnel_from_client(self, data: bytes) -> None:
-        connection = self._connection
-        if connection is not None:
-            connection.wait(self._to.settings.read_timeout)
-            connection.transport.write(data)
-
-    def tunnel_lost(self) -> None:
-        """The server closed the tunnel."""
-        self._connection = None
-        self._settle("")
-        self._front.tunnel_closed()
-        self._finish()
-
-    def client_closed_tunnel(self) -> None:
-        """The client closed it; what it sent before is still delivered."""
-        connection, self._connection = self._connection, None
-        self._settle("")
-        if connection is not None:
-            connection.close()
-        self._finish()
+    def _try_again(self) -> None:
+        self.sent_all = False
+        if self._choosing:
+            self._again = True
+        else:
+            self.start()
 
     # The end
 
@@ -392,4 +377,6 @@ class Exchange:
         self._over = True
         if self._resolving is not None:
             self._resolving.cancel()
+        if self._place is not None:
+            self._place.leave()
         self._front.ended()

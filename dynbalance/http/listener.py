@@ -91,8 +91,13 @@ class HttpListener(Factory):
         """Find the upstream for a request, and say what its server gets."""
         to = self._only or self._router.find(head.host, head.path)
         if to.plain_host and head.host and not self._rewrites and not head.forwarded_for:
-            return Exchange(channel, to, head, head.forward + channel.suffix)
-        return Exchange(channel, to, head, self._rewritten(head, to, channel))
+            exchange = Exchange(channel, to, head, head.forward + channel.suffix)
+        else:
+            exchange = Exchange(channel, to, head, self._rewritten(head, to, channel))
+        if to.upstream.wants_key:
+            origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
+            exchange.key = to.key(head, origin.client)
+        return exchange
 
     def _rewritten(self, head: RequestHead, to: HttpUpstream, channel: Channel) -> bytes:
         origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dynbalance.balancer.attempts import RetryPolicy
+from dynbalance.balancer.attempts import Cause, RetryPolicy
+from dynbalance.http.requestkey import RequestKey
+from dynbalance.http.sticky import Sticky
 
 if TYPE_CHECKING:
     from dynbalance.balancer.server import Server
     from dynbalance.balancer.upstream import Upstream
     from dynbalance.config import UpstreamConfig
     from dynbalance.http.connection import ServerConnection
+    from dynbalance.http.request import RequestHead
     from dynbalance.net.deadlines import Deadlines
     from dynbalance.net.hub import Hub
     from dynbalance.net.names import Names
@@ -24,8 +27,12 @@ class HttpUpstream:
     How the servers of one upstream are reached by HTTP.
 
     @ivar upstream: who chooses among them.
+    @ivar budget: of its retries.
     @ivar settings: the upstream's table of the configuration.
     @ivar retries: when a request may go to another server.
+    @ivar retried: the statuses of answers for which it may.
+    @ivar sticky: keeps clients with their servers; C{None} where nothing does.
+    @ivar looks: whether there is a reason to look at each answer.
     @ivar idle: connections that wait for a request, the one that was used
         last at the end.  Who takes one takes it from C{oldest}, too.
     @ivar oldest: all of them, the one that waits longest first.
@@ -40,6 +47,7 @@ class HttpUpstream:
         names: Names,
     ) -> None:
         self.upstream = upstream
+        self.budget = upstream.budget
         self.settings = settings
         self.hub = hub
         self.deadlines = deadlines
@@ -49,12 +57,28 @@ class HttpUpstream:
             tries=settings.next_upstream_tries,
             timeout=settings.next_upstream_timeout,
         )
+        self.retried = frozenset(
+            status
+            for status in range(400, 600)
+            if getattr(Cause.of_status(status), "value", "") in self.retries.conditions
+        )
+        self.sticky = Sticky(settings.sticky) if settings.sticky is not None else None
+        self.looks = bool(self.retried or self.sticky is not None or upstream.wants_times)
+        self._hash_key = RequestKey(settings.hash_key) if settings.policy == "hash" else None
         self.plain_host = settings.host == "$http_host"
         self.idle: dict[Server, list[ServerConnection]] = {}
         self.oldest: dict[ServerConnection, None] = {}
 
     def __repr__(self) -> str:
         return f"<HttpUpstream {self.upstream.name} {len(self.oldest)} idle>"
+
+    def key(self, head: RequestHead, client: str) -> bytes:
+        """
+        What the policy goes by, where C{upstream.wants_key} says so.
+
+        @param client: the client's address.
+        """
+        return client.encode() if self._hash_key is None else self._hash_key.of(head, client)
 
     def keep(self, connection: ServerConnection) -> None:
         """Take a connection whose response was read to its end."""

@@ -1,0 +1,81 @@
+"""
+A place in an upstream's waiting line, for as long as its owner is willing.
+
+Joins the line, which knows no time, with a deadline; refuses to know what the
+owner does with the slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from dynbalance.balancer.lease import Lease
+    from dynbalance.balancer.server import Server
+    from dynbalance.balancer.upstream import Upstream
+
+
+class Timers(Protocol):
+    """What watches deadlines; L{dynbalance.net.deadlines.Deadlines} does."""
+
+    def set(self, timed: Place, delay: float) -> None:
+        """Call C{timed.deadline_passed} in so many seconds."""
+
+    def forget(self, timed: Place) -> None:
+        """Do not."""
+
+
+class Owner(Protocol):
+    """Who waits.  Exactly one of the two is called, unless it leaves before."""
+
+    def slot_granted(self, lease: Lease) -> None:
+        """There is a slot."""
+
+    def waited_in_vain(self) -> None:
+        """There was none in time."""
+
+
+class Place:
+    """
+    @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
+    @ivar bucket: likewise.
+    """
+
+    __slots__ = ("_owner", "_timers", "_upstream", "bucket", "deadline")
+
+    def __init__(self, upstream: Upstream, timers: Timers, owner: Owner) -> None:
+        self.deadline = inf
+        self.bucket = 0
+        self._upstream = upstream
+        self._timers = timers
+        self._owner = owner
+
+    def __repr__(self) -> str:
+        return f"<Place of {self._owner!r} in the line of {self._upstream.name}>"
+
+    def take(self, seconds: float, tried: Collection[Server], key: bytes) -> bool:
+        """
+        Begin to wait, after L{Upstream.choose
+        <dynbalance.balancer.upstream.Upstream.choose>} gave C{None}.
+
+        @return: whether there was a place.
+        """
+        if not self._upstream.wait(self, tried, key):
+            return False
+        self._timers.set(self, seconds)
+        return True
+
+    def leave(self) -> None:
+        """Wait no more."""
+        self._timers.forget(self)
+        self._upstream.leave_queue(self)
+
+    def granted(self, lease: Lease) -> None:
+        self._timers.forget(self)
+        self._owner.slot_granted(lease)
+
+    def deadline_passed(self) -> None:
+        self.leave()
+        self._owner.waited_in_vain()
