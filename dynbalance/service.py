@@ -33,6 +33,7 @@ from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.site import AdminSite
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
+from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.upstream import FileServer
 from dynbalance.config import Config, HttpConfig, UpstreamConfig
 from dynbalance.demo import DemoServers
@@ -296,6 +297,13 @@ def _upstream_order(name: str, table: UpstreamConfig) -> UpstreamOrder:
                 down=server.down,
             )
             for server in table.servers
+        ),
+        options=UpstreamOptions(
+            hash_consistent=table.hash_consistent,
+            slow_start=table.slow_start,
+            queue=table.queue,
+            retry_budget=table.retry_budget,
+            last_good=table.panic == "last_good",
         ),
     )
 

@@ -137,7 +137,7 @@ class Exchange(Tunnel):
             if lease is None:
                 self._wait_in_line()
                 return
-        if to.upstream.wants_times:
+        if to.looks:
             self._chosen = to.deadlines.now()
         server = lease.server
         if self.attempts is not None:

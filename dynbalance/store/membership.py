@@ -233,6 +233,8 @@ class Membership:
     async def _round(self) -> None:
         """One exchange; a failure of any kind is noted and survived."""
         try:
+            for upstream in self._balancer:
+                upstream.tick()
             await self._exchange()
         except StoreUnavailable as error:
             if self._lost(Contact.AWAY):
