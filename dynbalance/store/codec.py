@@ -114,7 +114,7 @@ def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
 
     @return: what can be read, and address -> why not for what cannot.
     """
-    revision, now, metas, beats, counts = reply
+    revision, now, metas, beats, counts, unhealthy = reply
     beat_of = dict(_pairs(beats))
     count_of = dict(_pairs(counts))
     servers = []
@@ -126,7 +126,29 @@ def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
         except ValueError as error:
             broken[address] = str(error)
     servers.sort(key=lambda record: record.order.address)
-    return Snapshot(revision=int(revision), now=float(now), servers=tuple(servers)), broken
+    return (
+        Snapshot(
+            revision=int(revision),
+            now=float(now),
+            servers=tuple(servers),
+            unhealthy={text(address): _cause(found) for address, found in _pairs(unhealthy)},
+        ),
+        broken,
+    )
+
+
+def found_text(cause: str, node: str) -> str:
+    """The JSON of what a health check found; empty for nothing."""
+    return json.dumps({"cause": cause, "node": node}, separators=(",", ":")) if cause else ""
+
+
+def _cause(found: bytes) -> str:
+    try:
+        cause = _fields(found).get("cause")
+    except ValueError:
+        cause = None
+    # Whoever wrote it wants the server out, whatever the words.
+    return cause if isinstance(cause, str) and cause else "unhealthy"
 
 
 def server(address: str, reply: Sequence[bytes | None]) -> ServerRecord:

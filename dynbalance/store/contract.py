@@ -9,7 +9,7 @@ node that falls silent takes its numbers with it when its lease ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from typing import Protocol
 
@@ -96,11 +96,14 @@ class Snapshot:
     @ivar revision: of the membership; 0 while nothing was ever stored.
     @ivar now: the store's clock at that moment.
     @ivar servers: in the order of their addresses.
+    @ivar unhealthy: address -> why the health check took it out; also
+        addresses that are no servers of the store.
     """
 
     revision: int
     now: float
     servers: tuple[ServerRecord, ...] = ()
+    unhealthy: Mapping[str, str] = field(factory=dict)
 
 
 @frozen(slots=True, kw_only=True)
@@ -242,6 +245,27 @@ class Store(Protocol):
         """
         Give back all that C{node} holds and end its lease.  It counts as a
         contact; a node that left comes back with a full report.
+        """
+
+    def claim_checks(
+        self, upstream: str, node: str, addresses: Collection[str], lease: float
+    ) -> Deferred[frozenset[str]]:
+        """
+        Become, or remain, the one node that checks these addresses, servers of
+        the store or not, for C{lease} seconds; with 0, give them up.
+
+        @return: those that are C{node}'s now; the others are another's.
+        """
+
+    def conclude_check(
+        self, upstream: str, node: str, address: str, cause: str
+    ) -> Deferred[bool]:
+        """
+        Publish what the health check has concluded.  It holds until the next
+        word, or until the server is removed.
+
+        @param cause: why the server is to be out; empty if it is not.
+        @return: whether it was taken: not without a claim on the address.
         """
 
     def recount(self, upstream: str) -> Deferred[int]:

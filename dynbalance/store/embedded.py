@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from twisted.internet import defer
@@ -253,6 +253,16 @@ class EmbeddedStore:
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         return self._redis.leave(node, upstreams)
+
+    def claim_checks(
+        self, upstream: str, node: str, addresses: Collection[str], lease: float
+    ) -> Deferred[frozenset[str]]:
+        return self._redis.claim_checks(upstream, node, addresses, lease)
+
+    def conclude_check(
+        self, upstream: str, node: str, address: str, cause: str
+    ) -> Deferred[bool]:
+        return self._redis.conclude_check(upstream, node, address, cause)
 
     def recount(self, upstream: str) -> Deferred[int]:
         return self._redis.recount(upstream)

@@ -23,6 +23,8 @@ _SUFFIXES = (
     "changed",
     "file:zset",
     "history",
+    "unhealthy",
+    "probers",
 )
 """In the order in which C{names.lua} takes them."""
 

@@ -8,7 +8,7 @@ that the scripts of the Redis store are compared with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from attrs import Factory, define, evolve
@@ -43,6 +43,8 @@ class _Upstream:
 
     @ivar contact: when a node was last heard; C{None} before the first sync.
     @ivar lease: of the node that was heard last.
+    @ivar unhealthy: address -> what its health check found.
+    @ivar probers: address -> the node that checks it, and until when.
     """
 
     servers: dict[str, ServerRecord] = Factory(dict)
@@ -50,6 +52,8 @@ class _Upstream:
     revision: int = 0
     contact: float | None = None
     lease: float = 0.0
+    unhealthy: dict[str, str] = Factory(dict)
+    probers: dict[str, tuple[str, float]] = Factory(dict)
 
     def put(self, record: ServerRecord) -> ServerRecord:
         """Keep a changed record, and answer it with its count."""
@@ -108,7 +112,14 @@ class MemoryStore:
     def snapshot(self, upstream: str) -> Deferred[Snapshot]:
         here = self._upstream(upstream)
         servers = tuple(here.published(here.servers[address]) for address in sorted(here.servers))
-        return succeed(Snapshot(revision=here.revision, now=self._now(), servers=servers))
+        return succeed(
+            Snapshot(
+                revision=here.revision,
+                now=self._now(),
+                servers=servers,
+                unhealthy=dict(here.unhealthy),
+            )
+        )
 
     def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
         here = self._upstream(upstream)
@@ -122,6 +133,8 @@ class MemoryStore:
         here = self._upstream(upstream)
         if here.servers.pop(address, None) is None:
             return fail(ServerNotFound(address))
+        here.unhealthy.pop(address, None)
+        here.probers.pop(address, None)
         here.revision += 1
         return succeed(None)
 
@@ -205,6 +218,34 @@ class MemoryStore:
             here.ledger.drop(node)
             here.contact = self._now()
         return succeed(None)
+
+    def claim_checks(
+        self, upstream: str, node: str, addresses: Collection[str], lease: float
+    ) -> Deferred[frozenset[str]]:
+        probers, now = self._upstream(upstream).probers, self._now()
+        mine = set()
+        for address in addresses:
+            who, till = probers.get(address, ("", 0.0))
+            if lease > 0 and (who == node or till < now):
+                probers[address] = node, now + lease
+                mine.add(address)
+            elif lease == 0 and who == node:
+                del probers[address]
+        return succeed(frozenset(mine))
+
+    def conclude_check(
+        self, upstream: str, node: str, address: str, cause: str
+    ) -> Deferred[bool]:
+        here = self._upstream(upstream)
+        if here.probers.get(address, ("",))[0] != node:
+            return succeed(False)
+        if bool(cause) is not (address in here.unhealthy):
+            here.revision += 1
+            if cause:
+                here.unhealthy[address] = cause
+            else:
+                del here.unhealthy[address]
+        return succeed(True)
 
     def recount(self, upstream: str) -> Deferred[int]:
         here = self._upstream(upstream)

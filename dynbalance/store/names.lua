@@ -1,7 +1,7 @@
 -- What every script begins with: names for an upstream's keys, and the time.
 -- The order of the keys is that of keys.py.
 
-local FIXED = 9
+local FIXED = 11
 
 local function upstream(first)
   return {
@@ -14,6 +14,8 @@ local function upstream(first)
     changed = KEYS[first + 6],
     file = KEYS[first + 7],
     history = KEYS[first + 8],
+    unhealthy = KEYS[first + 9],
+    probers = KEYS[first + 10],
   }
 end
 

@@ -10,7 +10,7 @@ connection with it, because a late answer would be taken for the next call's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NoReturn, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
@@ -268,6 +268,23 @@ class RedisStore:
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         keys, args = codec.leave_call(self._prefix, node, upstreams)
         return self._call("leave", keys, args, lambda reply: None)
+
+    def claim_checks(
+        self, upstream: str, node: str, addresses: Collection[str], lease: float
+    ) -> Deferred[frozenset[str]]:
+        return self._on(
+            upstream,
+            "probe",
+            (node, repr(lease), *addresses),
+            lambda reply: frozenset(map(codec.text, reply)),
+        )
+
+    def conclude_check(
+        self, upstream: str, node: str, address: str, cause: str
+    ) -> Deferred[bool]:
+        return self._on(
+            upstream, "verdict", (node, address, codec.found_text(cause, node)), bool
+        )
 
     def recount(self, upstream: str) -> Deferred[int]:
         return self._on(upstream, "recount", (), int)

@@ -5,6 +5,8 @@ if not before then return false end
 
 redis.call('HDEL', u.meta, address)
 redis.call('HDEL', u.heartbeat, address)
+redis.call('HDEL', u.unhealthy, address)
+redis.call('HDEL', u.probers, address)
 redis.call('ZREM', u.zset, address)
 -- What still runs to it is counted on, beside the servers.
 local sum = sum_of(u, address)

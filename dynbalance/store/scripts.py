@@ -19,6 +19,8 @@ _PARTS = {
     "beat": ("names", "meta"),
     "expire": ("names", "meta", "gap"),
     "snapshot": ("names",),
+    "probe": ("names", "claims"),
+    "verdict": ("names", "meta", "claims"),
     "sync": ("names", "counts", "gap"),
     "leave": ("names", "counts"),
     "recount": ("names", "counts"),

@@ -6,4 +6,5 @@ return {
   redis.call('HGETALL', u.meta),
   redis.call('HGETALL', u.heartbeat),
   redis.call('ZRANGE', u.zset, 0, -1, 'WITHSCORES'),
+  redis.call('HGETALL', u.unhealthy),
 }

@@ -4,7 +4,7 @@ A store whose behaviour a test decides: the real memory store behind a door.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -106,6 +106,22 @@ class DoorStore:
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         return self._pass("leave", None if self.failure else self.inner.leave(node, upstreams))
+
+    def claim_checks(
+        self, upstream: str, node: str, addresses: Collection[str], lease: float
+    ) -> Deferred[frozenset[str]]:
+        answer = (
+            None if self.failure else self.inner.claim_checks(upstream, node, addresses, lease)
+        )
+        return self._pass("claim_checks", answer)
+
+    def conclude_check(
+        self, upstream: str, node: str, address: str, cause: str
+    ) -> Deferred[bool]:
+        answer = (
+            None if self.failure else self.inner.conclude_check(upstream, node, address, cause)
+        )
+        return self._pass("conclude_check", answer)
 
     def recount(self, upstream: str) -> Deferred[int]:
         return self._pass("recount", None if self.failure else self.inner.recount(upstream))

@@ -512,3 +512,74 @@ class StoreContract:
 
 def _cause(record: ServerRecord) -> tuple[Intent, bool, str | None]:
     return record.intent, record.expired, record.disabled_reason
+
+    # Health checks.
+
+    async def test_one_prober(self) -> None:
+        """Whoever claims a check first has it, as long as it goes on claiming."""
+        both = frozenset({A, B})
+        self.assertEqual(both, await self.store.claim_checks("default", "one", [A, B], 6.0))
+        self.assertEqual(frozenset(), await self.store.claim_checks("default", "two", [A, B], 6.0))
+        await self.elapse(4)
+        self.assertEqual({A}, await self.store.claim_checks("default", "one", [A], 6.0))
+        await self.elapse(4)
+        self.assertEqual({B}, await self.store.claim_checks("default", "two", [A, B], 6.0))
+        self.assertEqual({A}, await self.store.claim_checks("default", "one", [A, B], 6.0))
+        self.assertEqual(both, await self.store.claim_checks("other", "two", [A, B], 6.0))
+
+    async def test_give_up_checks(self) -> None:
+        """A node gives up what it has, and only that."""
+        await self.store.claim_checks("default", "one", [A], 60.0)
+        self.assertEqual(frozenset(), await self.store.claim_checks("default", "two", [A], 0.0))
+        self.assertEqual(frozenset(), await self.store.claim_checks("default", "two", [A], 60.0))
+        self.assertEqual(frozenset(), await self.store.claim_checks("default", "one", [A], 0.0))
+        self.assertEqual({A}, await self.store.claim_checks("default", "two", [A], 60.0))
+        self.assertEqual(frozenset(), await self.store.claim_checks("default", "two", [], 60.0))
+
+    async def test_conclude(self) -> None:
+        """A conclusion is there for all, with its cause; each change is a revision."""
+        await self.store.add("default", order(), "ops")
+        await self.store.claim_checks("default", "one", [A], 60.0)
+        before = await self.store.snapshot("default")
+        self.assertEqual({}, before.unhealthy)
+        for _ in range(2):
+            self.assertTrue(await self.store.conclude_check("default", "one", A, 'st\u00e4tus "5"'))
+            after = await self.store.snapshot("default")
+            self.assertEqual({A: 'st\u00e4tus "5"'}, after.unhealthy)
+            self.assertEqual(before.revision + 1, after.revision)
+            self.assertEqual(before.servers, after.servers)
+        for _ in range(2):
+            self.assertTrue(await self.store.conclude_check("default", "one", A, ""))
+            after = await self.store.snapshot("default")
+            self.assertEqual(({}, before.revision + 2), (after.unhealthy, after.revision))
+
+    async def test_conclude_without_claim(self) -> None:
+        """Who has no claim concludes nothing: it was late, or is not asked."""
+        self.assertFalse(await self.store.conclude_check("default", "one", A, "gone"))
+        await self.store.claim_checks("default", "one", [A], 6.0)
+        self.assertFalse(await self.store.conclude_check("default", "two", A, "gone"))
+        await self.elapse(10)
+        await self.store.claim_checks("default", "two", [A], 6.0)
+        self.assertFalse(await self.store.conclude_check("default", "one", A, "gone"))
+        snapshot = await self.store.snapshot("default")
+        self.assertEqual(({}, 0), (snapshot.unhealthy, snapshot.revision))
+
+    async def test_check_without_server(self) -> None:
+        """The servers of a configuration file are checked like those of the store."""
+        await self.store.claim_checks("default", "one", [A], 6.0)
+        self.assertTrue(await self.store.conclude_check("default", "one", A, "gone"))
+        snapshot = await self.store.snapshot("default")
+        self.assertEqual((1, {A: "gone"}, ()), (
+            snapshot.revision, snapshot.unhealthy, snapshot.servers
+        ))
+
+    async def test_remove_forgets_checks(self) -> None:
+        """A server that is added again begins anew: well, and with anybody's check."""
+        await self.store.add("default", order(), "ops")
+        await self.store.claim_checks("default", "one", [A], 60.0)
+        await self.store.conclude_check("default", "one", A, "gone")
+        await self.store.remove("default", A, "ops")
+        self.assertFalse(await self.store.conclude_check("default", "one", A, "gone"))
+        await self.store.add("default", order(), "ops")
+        self.assertEqual({}, (await self.store.snapshot("default")).unhealthy)
+        self.assertEqual({A}, await self.store.claim_checks("default", "two", [A], 6.0))

@@ -120,5 +120,8 @@ def age(client: Client, seconds: float, prefix: str = "upstream") -> None:
     contact = client("HGET", sync, "contact")
     if contact:
         client("HSET", sync, "contact", f"{float(contact) - seconds:.3f}")
+    for address, claim in client.pairs("HGETALL", f"{prefix}:probers").items():
+        till, _, node = claim.partition(" ")
+        client("HSET", f"{prefix}:probers", address, f"{float(till) - seconds:.3f} {node}")
     for node in client("ZRANGE", f"{prefix}:nodes", 0, -1):
         client("ZINCRBY", f"{prefix}:nodes", -seconds, node)
