@@ -16,7 +16,7 @@ from twisted.internet.protocol import ServerFactory
 from dynbalance.balancer.attempts import RetryPolicy
 from dynbalance.log import Logger
 from dynbalance.stream.proxy import ClientProtocol
-from dynbalance.stream.session import Session, SocketSession
+from dynbalance.stream.session import Session, SocketSession, host_of
 
 if TYPE_CHECKING:
     import socket
@@ -48,6 +48,8 @@ class StreamOptions:
     @ivar max_connections: at the same time; 0 for no limit.
     @ivar connect_timeout: seconds that a server may take to accept.
     @ivar retry: whether and how long other servers are tried.
+    @ivar queue: clients that may wait while all servers are full.
+    @ivar queue_timeout: seconds that each of them waits at most.
     """
 
     timeout: float = 600.0
@@ -55,6 +57,8 @@ class StreamOptions:
     max_connections: int = 0
     connect_timeout: float = 5.0
     retry: RetryPolicy = field(factory=RetryPolicy)
+    queue: int = 0
+    queue_timeout: float = 10.0
 
     @classmethod
     def of(cls, stream: StreamConfig, upstream: UpstreamConfig) -> StreamOptions:
@@ -69,6 +73,8 @@ class StreamOptions:
                 upstream.next_upstream_tries,
                 upstream.next_upstream_timeout,
             ),
+            queue=upstream.queue,
+            queue_timeout=upstream.queue_timeout,
         )
 
 
@@ -141,7 +147,7 @@ class StreamListener(ServerFactory):
     def accept_socket(self, skt: socket.socket, peer: Any, port: Any) -> None:
         """A client came by plain TCP or a unix socket."""
         if self._admits():
-            SocketSession(self, skt).start()
+            SocketSession(self, skt, host_of(peer)).start()
         else:
             skt.close()
 

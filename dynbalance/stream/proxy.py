@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from dynbalance.net.dial import transport_for
 from dynbalance.net.relay import Ending
-from dynbalance.stream.session import Session
+from dynbalance.stream.session import Session, host_of
 
 if TYPE_CHECKING:
     import socket
@@ -93,7 +93,7 @@ class TransportSession(Session):
     __slots__ = ("_client", "_leaving", "_over", "_server", "last")
 
     def __init__(self, listener: StreamListener, client: ClientProtocol) -> None:
-        super().__init__(listener)
+        super().__init__(listener, host_of(client.transport.getPeer()))
         self._client = client
         self._server: _Half | None = None
         self._leaving = self._over = False

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, TimeoutError
 
 from dynbalance.balancer.attempts import Cause, Sent
+from dynbalance.balancer.place import Place
 from dynbalance.net.dial import Dial
 from dynbalance.net.relay import Ending, Relay
 
@@ -36,10 +37,21 @@ _OUR_FAULT = frozenset(
 )
 
 
+def host_of(peer: object) -> str:
+    """
+    A client's address without its port; a unix socket's is this machine's.
+
+    @param peer: as the kernel or as Twisted has it.
+    """
+    host = peer[0] if isinstance(peer, tuple) else getattr(peer, "host", "")
+    return str(host or "127.0.0.1").partition("%")[0].removeprefix("::ffff:")
+
+
 class Session:
     """
     A client, and the server that is found for it.
 
+    @ivar client: the client's address, without a port.
     @ivar lease: the slot on the server that is being tried or used.
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
     @ivar bucket: likewise.
@@ -47,29 +59,34 @@ class Session:
 
     __slots__ = (
         "_began",
+        "_chosen",
         "_dial",
         "_failed",
         "_lookup",
+        "_place",
         "_starting",
         "_target",
         "_tried",
         "_tries",
         "bucket",
+        "client",
         "deadline",
         "lease",
         "listener",
     )
 
-    def __init__(self, listener: StreamListener) -> None:
+    def __init__(self, listener: StreamListener, client: str) -> None:
         self.listener = listener
+        self.client = client
         self.lease: Lease | None = None
         self.deadline = inf
         self.bucket = 0
         self._dial: Dial | None = None
         self._lookup: Deferred[Target] | None = None
+        self._place: Place | None = None
         self._tried: tuple[Server, ...] = ()
         self._tries = 0
-        self._began = 0.0
+        self._began = self._chosen = 0.0
         self._starting = self._failed = False
         listener.sessions.add(self)
 
@@ -96,6 +113,7 @@ class Session:
     def start(self) -> None:
         """Look for a server; the client's bytes stay where they are until then."""
         listener = self.listener
+        listener.upstream.budget.note_request()
         self._tries = listener.options.retry.first_tries(listener.upstream.tries)
         self._began = listener.deadlines.now()
         self._connect()
@@ -114,13 +132,15 @@ class Session:
         @return: whether it failed at once and another is to be tried.
         """
         listener = self.listener
-        lease = listener.upstream.choose(self._tried)
+        # What was waited for is here already.
+        lease = self.lease
         if lease is None:
-            listener.no_server(listener.upstream.why_none(self._tried))
-            self._give_up()
+            lease = self.lease = listener.upstream.choose(self._tried, self._key)
+        if lease is None:
+            self._wait_in_line()
             return False
-        self.lease = lease
         self._failed = False
+        self._chosen = listener.deadlines.now()
         listener.deadlines.set(self, listener.options.connect_timeout)
         target = listener.names.target(lease.server.address)
         if isinstance(target, Deferred):
@@ -132,6 +152,36 @@ class Session:
             return False
         self._failed = False
         return True
+
+    @property
+    def _key(self) -> bytes:
+        # The one variable that a stream has.
+        return self.client.encode() if self.listener.upstream.wants_key else b""
+
+    def _wait_in_line(self) -> None:
+        """No server can take the client now; perhaps one can later."""
+        listener = self.listener
+        if listener.options.queue:
+            place = Place(listener.upstream, listener.deadlines, self)
+            if place.take(listener.options.queue_timeout, self._tried, self._key):
+                self._place = place
+                return
+        self.waited_in_vain()
+
+    def slot_granted(self, lease: Lease) -> None:
+        self._place = None
+        self.lease = lease
+        self._connect()
+
+    def waited_in_vain(self) -> None:
+        self._place = None
+        self.listener.no_server(self.listener.upstream.why_none(self._tried))
+        self._give_up()
+
+    def _answered(self, server: Server, failed: bool) -> None:
+        upstream = self.listener.upstream
+        if upstream.wants_times:
+            upstream.answered(server, self.listener.deadlines.now() - self._chosen, failed)
 
     def _found(self, target: Target) -> None:
         if self._lookup is not None:
@@ -157,6 +207,7 @@ class Session:
         self._tried = ()
         if lease.server.fails:
             listener.upstream.succeeded(lease.server)
+        self._answered(lease.server, failed=False)
         listener.deadlines.set(self, listener.options.timeout)
         self.connected(skt, self._target)
 
@@ -170,6 +221,7 @@ class Session:
         listener.connect_failed(lease.server, reason)
         if reason.osError not in _OUR_FAULT:
             listener.upstream.failed(lease.server)
+            self._answered(lease.server, failed=True)
         lease.release()
         timed_out = isinstance(reason, TimeoutError)
         retry = listener.options.retry
@@ -182,7 +234,7 @@ class Session:
             replayable=True,
             tries=self._tries,
             elapsed=listener.deadlines.now() - self._began,
-        ):
+        ) or not listener.upstream.budget.allow_retry():
             self._give_up()
             return
         self._tried = (*self._tried, lease.server)
@@ -204,7 +256,11 @@ class Session:
             self.close(Ending.IDLE)
 
     def _stop_calling(self) -> bool:
-        """@return: whether a server was being called."""
+        """@return: whether a server was being called, or waited for."""
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
+            return True
         dial, self._dial = self._dial, None
         lookup, self._lookup = self._lookup, None
         if dial is not None:
@@ -252,8 +308,8 @@ class SocketSession(Session):
 
     __slots__ = ("_client", "_relay")
 
-    def __init__(self, listener: StreamListener, skt: socket.socket) -> None:
-        super().__init__(listener)
+    def __init__(self, listener: StreamListener, skt: socket.socket, client: str) -> None:
+        super().__init__(listener, client)
         self._client = skt
         self._relay: Relay | None = None
 

@@ -10,6 +10,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
+from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.upstream import FileServer
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.direct import carrier
@@ -81,10 +82,26 @@ class StreamCase(TestCase):
         self.closing.append(backend)
         return backend
 
-    def listen(self, *addresses: str, policy: str = "round_robin", **options: Any) -> None:
+    def listen(
+        self,
+        *addresses: str,
+        policy: str = "round_robin",
+        max_conns: int = 0,
+        retry_budget: float = 0,
+        **options: Any,
+    ) -> None:
         """A listener over servers at C{addresses}."""
         balancer = Balancer(
-            [UpstreamOrder(name="u", policy=policy, servers=servers(*addresses))],
+            [
+                UpstreamOrder(
+                    name="u",
+                    policy=policy,
+                    servers=servers(*addresses, max_conns=max_conns),
+                    options=UpstreamOptions(
+                        retry_budget=retry_budget, queue=options.get("queue", 0)
+                    ),
+                )
+            ],
             self.pump.seconds,
             lambda: 0.5,
         )
