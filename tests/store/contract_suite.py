@@ -509,10 +509,6 @@ class StoreContract:
         expiry = await self.store.expire("default", 10.0)
         self.assertEqual((A,), expiry.disabled)
 
-
-def _cause(record: ServerRecord) -> tuple[Intent, bool, str | None]:
-    return record.intent, record.expired, record.disabled_reason
-
     # Health checks.
 
     async def test_one_prober(self) -> None:
@@ -583,3 +579,7 @@ def _cause(record: ServerRecord) -> tuple[Intent, bool, str | None]:
         await self.store.add("default", order(), "ops")
         self.assertEqual({}, (await self.store.snapshot("default")).unhealthy)
         self.assertEqual({A}, await self.store.claim_checks("default", "two", [A], 6.0))
+
+
+def _cause(record: ServerRecord) -> tuple[Intent, bool, str | None]:
+    return record.intent, record.expired, record.disabled_reason
