@@ -35,8 +35,9 @@ from dynbalance.admin.site import AdminSite
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
 from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.upstream import FileServer
-from dynbalance.config import Config, HttpConfig, UpstreamConfig
+from dynbalance.config import Config, HttpConfig, StreamConfig, UpstreamConfig
 from dynbalance.demo import DemoServers
+from dynbalance.entrance import Entrance, noted
 from dynbalance.errors import StartRefused, StoreUnusable
 from dynbalance.health.heartbeat import HeartbeatCleanup
 from dynbalance.http.accesslog import AccessLog, open_log
@@ -48,6 +49,7 @@ from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.direct import carrier
 from dynbalance.net.names import Names
 from dynbalance.net.pipes import Pipes
+from dynbalance.net.reach import Reach
 from dynbalance.store.choice import store_of
 from dynbalance.store.contract import ServerOrder
 from dynbalance.store.membership import Membership
@@ -81,6 +83,7 @@ class Node(Service):
         self._wall = wall
         self._ports: list[IListeningPort] = []
         self._admin_ports: list[IListeningPort] = []
+        self._entrances: list[Entrance] = []
         self._begun: Deferred[None] | None = None
         self._demo: DemoServers | None = None
         self.ending = False
@@ -129,9 +132,15 @@ class Node(Service):
             config.heartbeat.ttl,
             config.heartbeat.reenable,
         )
+        reaches = self._reaches()
         self.http_upstreams = {
             name: HttpUpstream(
-                self.balancer.upstream(name), table, self.hub, self.deadlines, self.names
+                self.balancer.upstream(name),
+                table,
+                self.hub,
+                self.deadlines,
+                self.names,
+                reaches[name],
             )
             for name, table in config.upstreams.items()
         }
@@ -149,6 +158,16 @@ class Node(Service):
             for table in config.stream
         ]
         self._bind()
+
+    def _reaches(self) -> dict[str, Reach]:
+        problems: list[str] = []
+        reaches: dict[str, Reach] = {}
+        for name, table in self._config.upstreams.items():
+            with noted(problems):
+                reaches[name] = Reach.of(table, f"upstreams.{name}")
+        if problems:
+            raise StartRefused(problems)
+        return reaches
 
     def _http_listener(self, index: int, table: HttpConfig) -> HttpListener:
         log = None
@@ -176,12 +195,17 @@ class Node(Service):
             )
             return bound
 
-        for index, http in enumerate(self.http):
-            text = self._config.http[index].listen
-            self._ports += listen(f"http[{index}].listen", text, http, self.hub)
-        for index, stream in enumerate(self.stream):
-            text = self._config.stream[index].listen
-            self._ports += listen(f"stream[{index}].listen", text, stream, self.hub)
+        doors: list[tuple[str, HttpConfig | StreamConfig, HttpListener | StreamListener]] = [
+            *((f"http[{i}]", self._config.http[i], http) for i, http in enumerate(self.http)),
+            *((f"stream[{i}]", self._config.stream[i], each) for i, each in enumerate(self.stream)),
+        ]
+        for path, table, listener in doors:
+            with noted(problems):
+                entrance = Entrance.to(listener, table, path, self.hub, self.deadlines)
+                self._entrances.append(entrance)
+                self._ports += listen(
+                    f"{path}.listen", table.listen, entrance.factory, self.hub
+                )
         # The admin API keeps answering while the balancer ends.
         site = AdminSite(self.operations, Pages(self.balancer, self.membership), self._reactor)
         self._admin_ports += listen(
@@ -242,6 +266,8 @@ class Node(Service):
 
     def cut_short(self) -> None:
         """Wait no longer for what is in flight."""
+        for entrance in self._entrances:
+            entrance.abort_all()
         for http in self.http:
             http.abort_all()
         for stream in self.stream:
@@ -263,6 +289,8 @@ class Node(Service):
             self._log.warn("{left} connections are cut after shutdown_timeout", left=left)
             self.cut_short()
             await _within(_all_idle(listeners), FAREWELL, self._reactor)
+        for entrance in self._entrances:
+            entrance.abort_all()
         for upstream in self.http_upstreams.values():
             upstream.close_idle()
         await self.membership.stop()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dynbalance.balancer.server import Server
     from dynbalance.http.exchange import Exchange
     from dynbalance.http.upstream import HttpUpstream
+    from dynbalance.net.tlsdial import TlsDial
+    from dynbalance.net.tlstransport import TlsTransport
     from dynbalance.net.transport import ClientTransport
 
 MAX_RESPONSE_HEAD = 65536
@@ -54,7 +56,7 @@ class ServerConnection(Protocol):
     @ivar choked: the server takes no more of the request for now.
     """
 
-    transport: ClientTransport
+    transport: ClientTransport | TlsTransport
 
     def __init__(self, upstream: HttpUpstream, server: Server, exchange: Exchange) -> None:
         self._upstream = upstream
@@ -68,7 +70,7 @@ class ServerConnection(Protocol):
         self.deadline = inf
         self.bucket = 0
         self.born = 0.0
-        self._dial: Dial | None = None
+        self._dial: Dial | TlsDial | None = None
         self._target: Target | None = None
         self._buffer = b""
         # The last response's head, as it came and as it was read: servers
@@ -91,16 +93,33 @@ class ServerConnection(Protocol):
 
     def dial(self, target: Target, timeout: float) -> None:
         """@param timeout: seconds until it is given up."""
+        upstream = self._upstream
         self._target = target
-        self._upstream.deadlines.set(self, timeout)
-        self._dial = Dial(self._upstream.hub, self)
+        upstream.deadlines.set(self, timeout)
+        if upstream.reach.tls is None:
+            self._dial = Dial(upstream.hub, self)
+        else:
+            assert self.exchange is not None
+            greeting = upstream.reach.greeting(self.exchange.ends())
+            address = self.server.address
+            self._dial = upstream.reach.tls_dial(upstream.hub, self, address, greeting)
         self._dial.start(target)
 
     def dialed(self, skt: socket.socket) -> None:
         assert self._target is not None and self.exchange is not None
+        transport_for(self._upstream.hub, skt, self._target, self)
+        if self._upstream.reach.proxy_protocol:
+            self.transport.write(self._upstream.reach.greeting(self.exchange.ends()))
+        self._begin()
+
+    def secured(self, transport: TlsTransport) -> None:
+        transport.attach(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        assert self.exchange is not None
         self._dial = None
         self.born = self._upstream.deadlines.now()
-        transport_for(self._upstream.hub, skt, self._target, self)
         # It pauses whoever sends when the server takes no more.
         self.transport.registerProducer(self, True)
         self.exchange.connected(self)

@@ -86,6 +86,10 @@ class Exchange(Tunnel):
         """Bytes that the request's body may have; 0 for no limit."""
         return self._to.settings.client_max_body_size
 
+    def ends(self) -> tuple[Any, Any]:
+        """Where the client's connection comes from, and where it came to."""
+        return self._front.ends()
+
     @property
     def upstream_name(self) -> str:
         return self._to.upstream.name

@@ -4,7 +4,7 @@ The client's side of an exchange, whatever the client's protocol.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from dynbalance.http.response import ResponseHead
@@ -31,6 +31,12 @@ class Front(Protocol):
 
     def informational(self, head: ResponseHead) -> None:
         """A 1xx response."""
+
+    def ends(self) -> tuple[Any, Any]:
+        """
+        Where the client's connection comes from and where it came to, as
+        L{IAddress}es.
+        """
 
     def request_wanted(self) -> None:
         """The server is reached: a client that waits for 100 may go on."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from dynbalance.http.upstream import HttpUpstream
     from dynbalance.net.deadlines import Deadlines
 
+_LOCAL = "127.0.0.1"
+"""Who comes by a unix socket comes from here."""
+
 
 class HttpListener(Factory):
     """
@@ -42,7 +45,6 @@ class HttpListener(Factory):
     """
 
     noisy = False
-    scheme = b"http"
     _log = Logger()
 
     def __init__(
@@ -55,6 +57,7 @@ class HttpListener(Factory):
     ) -> None:
         self.settings = settings
         self.deadlines = deadlines
+        self.scheme = b"http" if settings.tls is None else b"https"
         self.mounted = mounted
         self.access_log = access_log
         self.forwarding = Forwarding(settings.trusted_proxies)
@@ -86,6 +89,14 @@ class HttpListener(Factory):
         channel.factory = self
         self.channels.add(channel)
         return channel
+
+    def believes(self, host: str) -> bool:
+        """
+        Whether the PROXY header of a peer is believed.
+
+        @param host: the peer's; empty behind a unix socket.
+        """
+        return self.forwarding.trusts(host or _LOCAL)
 
     def exchange(self, head: RequestHead, channel: Channel) -> Exchange:
         """Find the upstream for a request, and say what its server gets."""
@@ -147,5 +158,5 @@ class HttpListener(Factory):
 
 
 def _host(addr: Any) -> str:
-    host: str = getattr(addr, "host", "") or "127.0.0.1"
+    host: str = getattr(addr, "host", "") or _LOCAL
     return host.removeprefix("::ffff:")

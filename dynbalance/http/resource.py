@@ -130,6 +130,9 @@ class _Relayed:
             self._exchange.body(data)
         self._feeding = False
 
+    def ends(self) -> tuple[Any, Any]:
+        return self._web.getClientAddress(), self._web.getHost()
+
     def request_wanted(self) -> None:
         """The body is here already."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dynbalance.balancer.attempts import Cause, RetryPolicy
 from dynbalance.http.requestkey import RequestKey
 from dynbalance.http.sticky import Sticky
+from dynbalance.net.reach import PLAIN, Reach
 
 if TYPE_CHECKING:
     from dynbalance.balancer.server import Server
@@ -31,6 +32,8 @@ class HttpUpstream:
     @ivar settings: the upstream's table of the configuration.
     @ivar retries: when a request may go to another server.
     @ivar retried: the statuses of answers for which it may.
+    @ivar reach: what a connection to a server begins with.
+    @ivar keepalive: idle connections that are kept at most.
     @ivar sticky: keeps clients with their servers; C{None} where nothing does.
     @ivar looks: whether there is a reason to look at each answer.
     @ivar idle: connections that wait for a request, the one that was used
@@ -45,6 +48,7 @@ class HttpUpstream:
         hub: Hub,
         deadlines: Deadlines,
         names: Names,
+        reach: Reach = PLAIN,
     ) -> None:
         self.upstream = upstream
         self.budget = upstream.budget
@@ -52,6 +56,9 @@ class HttpUpstream:
         self.hub = hub
         self.deadlines = deadlines
         self.names = names
+        self.reach = reach
+        # A PROXY header names one client, and no other's request may follow.
+        self.keepalive = 0 if reach.proxy_protocol else settings.keepalive
         self.retries = RetryPolicy(
             conditions=frozenset(settings.next_upstream),
             tries=settings.next_upstream_tries,
@@ -85,13 +92,13 @@ class HttpUpstream:
         settings = self.settings
         if (
             connection.requests >= settings.keepalive_requests
-            or not settings.keepalive
+            or not self.keepalive
             or connection.server.removed
             or self.hub.now - connection.born >= settings.keepalive_time
         ):
             connection.close()
             return
-        if len(self.oldest) >= settings.keepalive:
+        if len(self.oldest) >= self.keepalive:
             next(iter(self.oldest)).close()
         idle = self.idle.get(connection.server)
         if idle is None:

@@ -8,7 +8,7 @@ requests are read and when the connection is closed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Protocol
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dynbalance.http.listener import HttpListener
     from dynbalance.http.request import RequestHead
     from dynbalance.http.response import ResponseHead
+    from dynbalance.net.tlstransport import TlsTransport
     from dynbalance.net.transport import ServerTransport
 
 
@@ -29,7 +30,7 @@ class ResponseWriter(Protocol):
     @ivar listener: whose client it is.
     """
 
-    transport: ServerTransport
+    transport: ServerTransport | TlsTransport
 
     def __init__(self, listener: HttpListener) -> None:
         self.listener = listener
@@ -46,6 +47,9 @@ class ResponseWriter(Protocol):
         # Of the answer that is written; 0 before it begins.
         self._status = 0
         self._bytes_out = 0
+
+    def ends(self) -> tuple[Any, Any]:
+        return self.transport.getPeer(), self.transport.getHost()
 
     def request_wanted(self) -> None:
         if self._continue:
