@@ -102,7 +102,9 @@ class Child(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         self._process = None
         if self._ending is not None:
-            self._ending.callback(None)
+            # Later, because a reactor that starts reaps before it runs, and
+            # whoever waits may want to stop it.
+            self._reactor.callLater(0, self._ending.callback, None)
         else:
             self._again(reason.getErrorMessage())
 

@@ -20,16 +20,18 @@ from dynbalance.store.child import LOG_SIZE, Child
 class FakeProcess:
     """What a process was told; it ends when the test says so."""
 
-    def __init__(self, pid: int, protocol: Child) -> None:
+    def __init__(self, pid: int, protocol: Child, reactor: Clock) -> None:
         self.pid = pid
         self.signals: list[str] = []
         self._protocol = protocol
+        self._reactor = reactor
 
     def signalProcess(self, name: str) -> None:
         self.signals.append(name)
 
     def end(self) -> None:
         self._protocol.processEnded(Failure(ProcessTerminated(exitCode=1)))
+        self._reactor.advance(0)
 
 
 class FakeReactor(Clock):
@@ -43,7 +45,7 @@ class FakeReactor(Clock):
     def spawnProcess(self, protocol: Child, *args: Any, **more: Any) -> FakeProcess:
         if self.refusal is not None:
             raise self.refusal
-        self.processes.append(FakeProcess(len(self.processes) + 1, protocol))
+        self.processes.append(FakeProcess(len(self.processes) + 1, protocol, self))
         return self.processes[-1]
 
 
@@ -101,6 +103,15 @@ class ChildTests(TestCase):
         self.reactor.processes[0].end()
         self.successResultOf(stopped)
         self.assertEqual(["TERM"], self.reactor.processes[0].signals)
+
+    def test_told_later(self) -> None:
+        """Who waits for the end is told on the reactor's next turn."""
+        self.child.start()
+        stopped = self.child.stop()
+        self.child.processEnded(Failure(ProcessTerminated(exitCode=1)))
+        self.assertNoResult(stopped)
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
 
     def test_forced(self) -> None:
         """It is killed when it does not end within five seconds."""
