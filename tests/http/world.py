@@ -22,6 +22,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
+from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import FileServer
 from dynbalance.config import HttpConfig, UpstreamConfig
@@ -190,10 +191,13 @@ class World:
         names: Any = None,
         hosts: tuple[str, ...] = (),
         max_fails: int = 1,
+        max_conns: int = 1000,
+        down: int = 0,
         others: dict[str, int] | None = None,
     ) -> None:
         """
         @param hosts: instead of the backends' addresses: their names.
+        @param down: how many of the backends, the last ones, are marked C{down}.
         @param others: more upstreams, with so many backends each.
         """
         self.clock = HandReactor()
@@ -210,6 +214,7 @@ class World:
                 host=host,
                 port=backend.port,
                 max_fails=max_fails,
+                max_conns=max_conns,
             )
             for backend, host in zip(
                 self.backends, hosts or ["127.0.0.1"] * backends, strict=True
@@ -222,12 +227,22 @@ class World:
             )
             for name, members in self.elsewhere.items()
         }
+        settings = UpstreamConfig(**(upstream or {}))
         self.balancer = Balancer(
             [
                 UpstreamOrder(
                     name="default",
-                    policy="round_robin",
-                    servers=tuple(FileServer(order=order) for order in orders),
+                    policy=(upstream or {}).get("policy", "round_robin"),
+                    servers=tuple(
+                        FileServer(order=order, down=place >= backends - down)
+                        for place, order in enumerate(orders)
+                    ),
+                    options=UpstreamOptions(
+                        hash_consistent=settings.hash_consistent,
+                        queue=settings.queue,
+                        retry_budget=settings.retry_budget,
+                        last_good=settings.panic == "last_good",
+                    ),
                 ),
                 *(UpstreamOrder(name=name, servers=servers) for name, servers in more.items()),
             ],
@@ -237,7 +252,7 @@ class World:
         self.upstreams = {
             name: HttpUpstream(
                 self.balancer.upstream(name),
-                UpstreamConfig(**(upstream or {})),
+                settings,
                 self.hub,
                 self.deadlines,
                 names or LiteralNames(),
