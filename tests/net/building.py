@@ -18,6 +18,7 @@ from zope.interface import implementer
 from dynbalance.net.direct import carrier
 from dynbalance.net.hub import Hub
 from tests.net.pump import Peer, Pump, descriptors
+from tests.temporary import Temporary
 
 
 class Notes(Protocol):
@@ -100,7 +101,7 @@ def logged() -> Iterator[list[str]]:
         globalLogPublisher.removeObserver(note)
 
 
-class NetCase(TestCase):
+class NetCase(Temporary, TestCase):
     """
     A hub on a pumped reactor, of which nothing may be left.
     """

@@ -22,6 +22,7 @@ from tests.net.authority import Authority
 from tests.net.building import Factory, HalfNotes, Notes
 from tests.net.pump import unused_port
 from tests.net.tlscase import TlsCase
+from tests.temporary import Temporary
 
 BODY = b"x" * 300_000
 
@@ -176,7 +177,7 @@ class PeerTests(TlsCase):
         self.assertGreater(len(answer.got), len(b"EVERYTHING"))
 
 
-class Http2Tests(TestCase):
+class Http2Tests(Temporary, TestCase):
     """On the real reactor, which Twisted's HTTP/2 takes for itself."""
 
     async def test_curl(self) -> None:
