@@ -74,16 +74,20 @@ class ReverseProxyResource(Resource):
             web.finish()
         else:
             relayed = _Relayed(web)
-            relayed.start(Exchange(relayed, self.to, head, self._first(head, web)))
+            relayed.start(self._exchange(relayed, head, web))
         return NOT_DONE_YET
 
-    def _first(self, head: RequestHead, web: Any) -> bytes:
-        """The head of the request that the server gets."""
+    def _exchange(self, relayed: _Relayed, head: RequestHead, web: Any) -> Exchange:
+        """Say what the server gets, and by what it is chosen."""
         peer = getattr(web.getClientAddress(), "host", "") or "127.0.0.1"
         scheme = b"https" if web.isSecure() else b"http"
         origin = self._forwarding.origin(peer, scheme, head.forwarded_for)
         host = head.host if self.to.plain_host else expand(self.to.settings.host, head, origin)
-        return head.compose(host or self.to.upstream.name.encode(), frozenset()) + origin.fields
+        first = head.compose(host or self.to.upstream.name.encode(), frozenset()) + origin.fields
+        exchange = Exchange(relayed, self.to, head, first)
+        if self.to.upstream.wants_key:
+            exchange.key = self.to.key(head, origin.client)
+        return exchange
 
 
 @implementer(IPushProducer)

@@ -16,6 +16,7 @@ from twisted.web.resource import Resource, getChildForRequest
 from twisted.web.server import Site
 from twisted.web.test.requesthelper import DummyRequest
 
+from dynbalance.config.upstream import StickyConfig
 from dynbalance.http.resource import ReverseProxyResource
 from tests.http.world import OK, HttpTestCase, Wire, World, plain, post, sized
 
@@ -86,6 +87,23 @@ class ResourceTests(HttpTestCase):
             b"GET /app HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n"
         )
         self.assertIn(b"X-Real-IP: 9.9.9.9\r\n", got)
+
+    def test_key_and_cookie(self) -> None:
+        """A policy with a key has it here, too, and cookies keep clients."""
+        world = self.site(3, upstream={"policy": "hash", "hash_key": "$arg_k", "keepalive": 0})
+        places = set()
+        for _ in range(4):
+            client = world.client()
+            client.send(b"GET /app?k=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            [place] = [n for n, backend in enumerate(world.backends) if backend.waiting()]
+            places.add(place)
+            world.backends[place].accept().send(OK)
+            client.take()
+        self.assertEqual(1, len(places))
+        world = self.site(upstream={"sticky": StickyConfig()})
+        client, server, _ = world.request(GET_APP)
+        server.send(OK)
+        self.assertIn(b"\r\nSet-Cookie: route=", client.take())
 
     def test_host(self) -> None:
         """The host option counts here, too; HTTP/1.0 without a Host gets one."""
