@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dynbalance.errors import ConfigError
+from dynbalance.http.http2 import Http2Clients
 from dynbalance.http.listener import HttpListener
 from dynbalance.net.prefaced import Prefaced
 from dynbalance.net.tls import ServerTls
@@ -65,7 +66,10 @@ class Entrance:
         prefaced: Prefaced | None = None
         if settings.tls is not None:
             ours = ServerTls.of(settings.tls, f"{option}.tls")
-            factory = tls = TlsListener(ours, factory, hub, deadlines)
+            others = {}
+            if isinstance(listener, HttpListener):
+                others[b"h2"] = Http2Clients(listener, hub)
+            factory = tls = TlsListener(ours, factory, hub, deadlines, by_protocol=others)
         if settings.proxy_protocol:
             prefaced = Prefaced(factory, hub, deadlines)
             if isinstance(listener, HttpListener):

@@ -53,8 +53,10 @@ class AccessLog:
         bytes_out: int,
         begun: float,
         exchange: Exchange | None,
+        protocol: str = "",
     ) -> None:
         """
+        @param protocol: empty for that of C{head}.
         @param bytes_in: of the request's body.
         @param bytes_out: all that was written for it.
         @param begun: when its head was read.
@@ -69,7 +71,7 @@ class AccessLog:
                 "client": client,
                 "method": head.method.decode("latin-1"),
                 "uri": head.target.decode("latin-1"),
-                "protocol": f"HTTP/1.{head.minor}",
+                "protocol": protocol or f"HTTP/1.{head.minor}",
                 "host": head.host.decode("latin-1"),
                 "status": status,
                 "bytes_in": bytes_in,

@@ -5,7 +5,7 @@ One HTTP listener: its settings, its clients, and the way to the upstreams.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from dynbalance.http.channel import Channel
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.forwarded import Forwarding, SetHeaders, expand
+from dynbalance.http.front import Front
 from dynbalance.http.mounted import Mount
 from dynbalance.http.request import RequestHead
 from dynbalance.http.routes import Route, Router
@@ -30,9 +31,34 @@ _LOCAL = "127.0.0.1"
 """Who comes by a unix socket comes from here."""
 
 
+class Client(Protocol):
+    """
+    A client's connection.
+
+    @ivar transport: that it has.
+    """
+
+    transport: Any
+
+    def drain(self) -> None:
+        """Close when what is under way is answered."""
+
+
+class Asking(Front, Protocol):
+    """
+    Whose request it is.
+
+    @ivar client: the peer's address, without a port.
+    @ivar suffix: see L{Channel}.
+    """
+
+    client: str
+    suffix: bytes
+
+
 class HttpListener(Factory):
     """
-    Makes a L{Channel} for each client.
+    Makes a L{Channel} for each client that speaks HTTP/1.1.
 
     @param upstreams: by name.
     @param mounted: the admin API under C{/upstream/}, if it is served here.
@@ -61,7 +87,7 @@ class HttpListener(Factory):
         self.mounted = mounted
         self.access_log = access_log
         self.forwarding = Forwarding(settings.trusted_proxies)
-        self.channels: set[Channel] = set()
+        self.channels: set[Client] = set()
         self.draining = False
         self.accepted = 0
         self.refused = 0
@@ -81,14 +107,20 @@ class HttpListener(Factory):
         return f"<HttpListener {self.settings.listen} {len(self.channels)} clients>"
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:
-        if self.settings.max_connections and len(self.channels) >= self.settings.max_connections:
-            self.refused += 1
+        if not self.admits():
             return None
-        self.accepted += 1
-        channel = Channel(self, _host(addr))
+        channel = Channel(self, host_of(addr))
         channel.factory = self
         self.channels.add(channel)
         return channel
+
+    def admits(self) -> bool:
+        """Whether there is room for a connection that came."""
+        if self.settings.max_connections and len(self.channels) >= self.settings.max_connections:
+            self.refused += 1
+            return False
+        self.accepted += 1
+        return True
 
     def believes(self, host: str) -> bool:
         """
@@ -98,7 +130,16 @@ class HttpListener(Factory):
         """
         return self.forwarding.trusts(host or _LOCAL)
 
-    def exchange(self, head: RequestHead, channel: Channel) -> Exchange:
+    def upstream_for(self, host: bytes, path: bytes) -> HttpUpstream:
+        """
+        Who serves a request.
+
+        @param host: as the request says it.
+        @param path: without the query.
+        """
+        return self._only or self._router.find(host, path)
+
+    def exchange(self, head: RequestHead, channel: Asking) -> Exchange:
         """Find the upstream for a request, and say what its server gets."""
         to = self._only or self._router.find(head.host, head.path)
         if to.plain_host and head.host and not self._rewrites and not head.forwarded_for:
@@ -110,7 +151,7 @@ class HttpListener(Factory):
             exchange.key = to.key(head, origin.client)
         return exchange
 
-    def _rewritten(self, head: RequestHead, to: HttpUpstream, channel: Channel) -> bytes:
+    def _rewritten(self, head: RequestHead, to: HttpUpstream, channel: Asking) -> bytes:
         origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
         # HTTP/1.0 may come without a Host, HTTP/1.1 may not go without.
         host = head.host if to.plain_host else expand(to.settings.host, head, origin)
@@ -144,7 +185,7 @@ class HttpListener(Factory):
             waiting.callback(None)
         return waiting
 
-    def closed(self, channel: Channel) -> None:
+    def closed(self, channel: Client) -> None:
         """A client's connection has ended."""
         if not self.channels:
             waiting, self._waiting = self._waiting, []
@@ -157,6 +198,7 @@ class HttpListener(Factory):
             channel.transport.abortConnection()
 
 
-def _host(addr: Any) -> str:
+def host_of(addr: Any) -> str:
+    """A client's address, without a port."""
     host: str = getattr(addr, "host", "") or _LOCAL
     return host.removeprefix("::ffff:")

@@ -24,6 +24,7 @@ from dynbalance.http.answers import reason_phrase
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
 from dynbalance.http.forwarded import Forwarding, Network, expand
+from dynbalance.http.mounted import MountedAdmin
 from dynbalance.http.request import RequestHead, parse_request
 from dynbalance.http.response import ResponseHead
 from dynbalance.http.upstream import HttpUpstream
@@ -61,23 +62,23 @@ class ReverseProxyResource(Resource):
         # The server says what its answers are, and who it is.
         web.defaultContentType = None
         web.responseHeaders.removeHeader(b"server")
-        size = _size(web.content)
+        size = size_of(web.content)
         try:
-            head = parse_request(_compose(web, size))
+            head = parse_request(composed(web, size))
         except BadMessage as bad:
-            _answer(web, bad.status)
+            answer_with(web, bad.status)
             web.finish()
             return NOT_DONE_YET
         limit = self.to.settings.client_max_body_size
         if head.upgrade or size > limit > 0:
-            _answer(web, 501 if head.upgrade else 413)
+            answer_with(web, 501 if head.upgrade else 413)
             web.finish()
         else:
-            relayed = _Relayed(web)
-            relayed.start(self._exchange(relayed, head, web))
+            relayed = Relayed(web)
+            relayed.start(self._exchange(relayed, head, web), size > 0)
         return NOT_DONE_YET
 
-    def _exchange(self, relayed: _Relayed, head: RequestHead, web: Any) -> Exchange:
+    def _exchange(self, relayed: Relayed, head: RequestHead, web: Any) -> Exchange:
         """Say what the server gets, and by what it is chosen."""
         peer = getattr(web.getClientAddress(), "host", "") or "127.0.0.1"
         scheme = b"https" if web.isSecure() else b"http"
@@ -91,7 +92,7 @@ class ReverseProxyResource(Resource):
 
 
 @implementer(IPushProducer)
-class _Relayed:
+class Relayed:
     """
     The front of one exchange: a request of twisted.web, and the producer of
     its response.
@@ -99,16 +100,16 @@ class _Relayed:
 
     def __init__(self, web: Any) -> None:
         self._web = web
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | MountedAdmin | None = None
         self._paused = False
         self._feeding = False
         self._aborted = False
 
-    def start(self, exchange: Exchange) -> None:
+    def start(self, exchange: Exchange | MountedAdmin, has_body: bool) -> None:
         self._exchange = exchange
         self._web.notifyFinish().addErrback(self._gone)
         self._web.registerProducer(self, True)
-        if exchange.head.length:
+        if has_body:
             self._feed()
         exchange.start()
 
@@ -170,7 +171,7 @@ class _Relayed:
         """twisted.web has no way to send them, and clients can do without."""
 
     def answer(self, status: int) -> None:
-        _answer(self._web, status)
+        answer_with(self._web, status)
 
     def abort(self) -> None:
         self._aborted = True
@@ -211,14 +212,14 @@ class _Relayed:
         """The client is going; C{notifyFinish} says so, too."""
 
 
-def _size(content: Any) -> int:
+def size_of(content: Any) -> int:
     """Bytes of a body, which is left at its beginning."""
     size: int = content.seek(0, 2)
     content.seek(0)
     return size
 
 
-def _compose(web: Any, size: int) -> bytes:
+def composed(web: Any, size: int) -> bytes:
     """
     The head of a request, written anew to be read like any other.
 
@@ -235,7 +236,7 @@ def _compose(web: Any, size: int) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-def _answer(web: Any, status: int) -> None:
+def answer_with(web: Any, status: int) -> None:
     """An answer of our own; C{finish} is left to the caller."""
     phrase = reason_phrase(status)
     body = f"{status} {phrase}\n".encode()
