@@ -35,11 +35,14 @@ from dynbalance.admin.site import AdminSite
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
 from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.upstream import FileServer
-from dynbalance.config import Config, HttpConfig, StreamConfig, UpstreamConfig
+from dynbalance.config import Config, HealthCheckConfig, HttpConfig, StreamConfig, UpstreamConfig
 from dynbalance.demo import DemoServers
 from dynbalance.entrance import Entrance, noted
 from dynbalance.errors import StartRefused, StoreUnusable
+from dynbalance.health.checks import checks_of
 from dynbalance.health.heartbeat import HeartbeatCleanup
+from dynbalance.health.probe import Way
+from dynbalance.health.watch import HealthChecks
 from dynbalance.http.accesslog import AccessLog, open_log
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
@@ -116,6 +119,7 @@ class Node(Service):
             config.store.lease,
             config.store.sync_interval,
             reactor,
+            [name for name, table in config.upstreams.items() if table.health_check is not None],
         )
         self._cleanup = HeartbeatCleanup(
             self.store,
@@ -157,7 +161,31 @@ class Node(Service):
             )
             for table in config.stream
         ]
+        self._checks = [
+            self._health_checks(to, to.settings.health_check)
+            for to in self.http_upstreams.values()
+            if to.settings.health_check is not None
+        ]
         self._bind()
+
+    def _health_checks(self, to: HttpUpstream, settings: HealthCheckConfig) -> HealthChecks:
+        way = Way(
+            hub=self.hub,
+            names=self.names,
+            clock=self._reactor,
+            timeout=settings.timeout,
+            reach=to.reach,
+        )
+        return checks_of(
+            to.upstream,
+            settings,
+            to.settings.host,
+            way,
+            self.store,
+            self.membership,
+            self._reactor,
+            self._random,
+        )
 
     def _reaches(self) -> dict[str, Reach]:
         problems: list[str] = []
@@ -238,6 +266,8 @@ class Node(Service):
         await self.store.open()
         await self.membership.start()
         self._cleanup.start()
+        for checks in self._checks:
+            checks.start()
         for port in self._ports:
             port.startReading()  # type: ignore[attr-defined]
         self._log.info(
@@ -278,6 +308,8 @@ class Node(Service):
             # Only half begun: what is awaited there would end into nothing.
             self._begun.cancel()
         self._cleanup.stop()
+        # Another node goes on with them.
+        stopped = DeferredList([checks.stop() for checks in self._checks])
         if self._demo is not None:
             await self._demo.stop()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
@@ -293,6 +325,7 @@ class Node(Service):
             entrance.abort_all()
         for upstream in self.http_upstreams.values():
             upstream.close_idle()
+        await stopped
         await self.membership.stop()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._admin_ports])
         await self.store.close()

@@ -372,7 +372,6 @@ class SupportTests(TestCase):
             '[upstreams.a]\ncounting = "strict"': "upstreams.a.counting",
             '[upstreams.a]\nnext_upstream = ["error", "http_500"]': "upstreams.a.next_upstream[1]",
             "[upstreams.a]\nretry_budget = 0": "upstreams.a.retry_budget",
-            "[upstreams.a]\nhealth_check = { uri = '/x' }": "upstreams.a.health_check",
             "[[http]]\nproxy_protocol = true": "http[0].proxy_protocol",
             '[[stream]]\naccess_log = "stdout"': "stream[0].access_log",
             "[admin]\nrate_limit = { rate = 1 }": "admin.rate_limit",

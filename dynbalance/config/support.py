@@ -37,7 +37,6 @@ SUPPORTED: Mapping[str, Callable[[object], bool]] = {
     "upstreams.*.sticky": _only({}),
     "upstreams.*.proxy_protocol": _only(0),
     "upstreams.*.tls": _only({}),
-    "upstreams.*.health_check": _only({}),
     "http.[].proxy_protocol": _only(False),
     "http.[].tls": _only({}),
     "stream.[].proxy_protocol": _only(False),

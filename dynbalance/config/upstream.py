@@ -121,6 +121,12 @@ class HealthCheckConfig:
     send: str = ""
     expect: str = ""
 
+    def __attrs_post_init__(self) -> None:
+        for part in self.status.split(","):
+            first, _, last = part.partition("-")
+            if last and last < first:
+                raise OptionError("status", f"{part} ends before it begins")
+
 
 @frozen(slots=True, kw_only=True)
 class UpstreamConfig:

@@ -1,4 +1,4 @@
 """
 Is it alive: L{dynbalance.health.heartbeat} takes out the servers whose
-heartbeats stopped.
+heartbeats stopped; L{dynbalance.health.watch} asks the servers themselves.
 """

@@ -9,6 +9,7 @@ is reached and how a server is chosen.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from enum import Enum
 
 from attrs import evolve
@@ -42,6 +43,7 @@ class View:
     """
     What this node knows of one upstream in the store.
 
+    @ivar checked: whether what health checks have found counts here.
     @ivar snapshot: the last one applied; C{None} before the first.
     @ivar seen: the C{seq} of the last answer whose totals were applied.
     @ivar full: whether the next report has to tell everything.
@@ -49,10 +51,11 @@ class View:
         revision says: after an outage the store may be another one.
     """
 
-    __slots__ = ("_refused", "full", "seen", "snapshot", "stale", "upstream")
+    __slots__ = ("_refused", "checked", "full", "seen", "snapshot", "stale", "upstream")
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, checked: bool) -> None:
         self.upstream = upstream
+        self.checked = checked
         self.snapshot: Snapshot | None = None
         self.seen = 0
         self.full = True
@@ -93,11 +96,19 @@ class View:
         applied = Applied()
         if self.is_behind(snapshot.revision):
             applied = self.upstream.apply(snapshot)
+            if self.checked:
+                self._hear_checks(snapshot.unhealthy)
             self.stale = False
         self.snapshot = snapshot
         news = tuple(line for line in applied.refused if line not in self._refused)
         self._refused.update(news)
         return evolve(applied, refused=news)
+
+    def _hear_checks(self, unhealthy: Mapping[str, str]) -> None:
+        for server in self.upstream.servers:
+            cause = unhealthy.get(server.key, "")
+            if cause or server.checked_down:
+                self.upstream.set_checked(server.key, bool(cause), cause)
 
 
 class Membership:
@@ -117,8 +128,10 @@ class Membership:
         lease: float,
         sync_interval: float,
         clock: IReactorTime,
+        checked: Collection[str] = (),
     ) -> None:
         """
+        @param checked: the upstreams that have health checks.
         @param lease: seconds of silence after which this node counts as dead.
         @param sync_interval: seconds from one exchange to the next; a slow
             answer delays the next one, there are never two at once.
@@ -129,7 +142,9 @@ class Membership:
         self._lease = lease
         self._interval = sync_interval
         self._clock = clock
-        self._views = {upstream.name: View(upstream) for upstream in balancer}
+        self._views = {
+            upstream.name: View(upstream, upstream.name in checked) for upstream in balancer
+        }
         self._contact = Contact.UNTRIED
         self._since = clock.seconds()
         self._last = clock.seconds()
