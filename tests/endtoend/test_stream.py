@@ -19,7 +19,7 @@ class RedisProtocolTests(EndToEndCase):
 
     def setUp(self) -> None:
         self.redis = Redis(self)
-        self.daemon = Daemon(self)
+        self.daemon = Daemon(self, upstream={"retry_budget": 0.0})
         self.daemon.add(self.redis.port)
 
     @property
