@@ -371,7 +371,6 @@ class SupportTests(TestCase):
             '[upstreams.a]\npolicy = "hash"': "upstreams.a.policy",
             '[upstreams.a]\ncounting = "strict"': "upstreams.a.counting",
             '[upstreams.a]\nnext_upstream = ["error", "http_500"]': "upstreams.a.next_upstream[1]",
-            "[upstreams.a]\nretry_budget = 0": "upstreams.a.retry_budget",
             "[[http]]\nproxy_protocol = true": "http[0].proxy_protocol",
             '[[stream]]\naccess_log = "stdout"': "stream[0].access_log",
             "[admin]\nrate_limit = { rate = 1 }": "admin.rate_limit",

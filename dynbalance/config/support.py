@@ -28,7 +28,6 @@ SUPPORTED: Mapping[str, Callable[[object], bool]] = {
     "upstreams.*.balancer": _only(""),
     "upstreams.*.counting": _only("fast"),
     "upstreams.*.next_upstream.[]": _only("error", "timeout"),
-    "upstreams.*.retry_budget": _only(0.2),
     "upstreams.*.queue": _only(0),
     "upstreams.*.queue_timeout": _only(10.0),
     "upstreams.*.slow_start": _only(0.0),
