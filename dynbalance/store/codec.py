@@ -16,6 +16,7 @@ from typing import Any
 from dynbalance.balancer.address import Address
 from dynbalance.store.contract import (
     HEARTBEAT_TIMEOUT,
+    Drained,
     Expiry,
     Intent,
     Report,
@@ -23,6 +24,7 @@ from dynbalance.store.contract import (
     ServerRecord,
     Snapshot,
     SyncAnswer,
+    Then,
 )
 from dynbalance.store.keys import member, node_key, upstream_keys
 
@@ -53,6 +55,7 @@ def order_text(order: ServerOrder) -> str:
             "backup": order.backup,
             "max_fails": order.max_fails,
             "fail_timeout": order.fail_timeout,
+            "slow_start": order.slow_start,
         },
         separators=(",", ":"),
     )
@@ -106,6 +109,14 @@ def expiry(reply: Reply) -> Expiry:
     """What C{expire.lua} says."""
     count, disabled = reply
     return Expiry(expired_count=count, disabled=tuple(text(address) for address in disabled))
+
+
+def drained(reply: Reply) -> tuple[Drained, ...]:
+    """What C{drained.lua} says."""
+    return tuple(
+        Drained(address=text(address), then=Then(text(what)), left=left)
+        for address, what, left in reply
+    )
 
 
 def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
@@ -171,6 +182,8 @@ def server(address: str, reply: Sequence[bytes | None]) -> ServerRecord:
         disabled_at=_time(fields.get("disabled_at")),
         disabled_reason=_optional_text(fields.get("disabled_reason")),
         last_heartbeat=_time(beat),
+        drain_deadline=_time(fields.get("drain_deadline")),
+        drain_then=_then(fields.get("drain_then")),
     )
 
 
@@ -184,6 +197,7 @@ def _fields(meta: bytes) -> dict[str, object]:
 def _order(address: str, fields: Mapping[str, object]) -> ServerOrder:
     parsed = Address.parse(address)
     fail_timeout = _time(fields.get("fail_timeout"))
+    slow_start = _time(fields.get("slow_start"))
     return ServerOrder(
         address=address,
         host=_optional_text(fields.get("host")) or parsed.host,
@@ -195,6 +209,7 @@ def _order(address: str, fields: Mapping[str, object]) -> ServerOrder:
         backup=fields.get("backup") is True,
         max_fails=_integer(fields, "max_fails", _DEFAULTS.max_fails),
         fail_timeout=_DEFAULTS.fail_timeout if fail_timeout is None else fail_timeout,
+        slow_start=max(0.0, slow_start or 0.0),
     )
 
 
@@ -206,11 +221,17 @@ def _state(fields: Mapping[str, object]) -> tuple[Intent, bool]:
         return Intent.ENABLE, expired
     if fields.get("intent") == "disable" and not serving:
         return Intent.DISABLE, expired
+    if fields.get("intent") == "drain" and not serving:
+        return Intent.DRAIN, expired
     if serving:
         return Intent.ENABLE, False
     if fields.get("disabled_reason") == HEARTBEAT_TIMEOUT:
         return Intent.ENABLE, True
     return Intent.DISABLE, False
+
+
+def _then(value: object) -> Then:
+    return Then(value) if value in ("disable", "remove") else Then.STAY
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:

@@ -25,11 +25,37 @@ class Intent(Enum):
     DRAIN = "drain"
 
 
+class Then(Enum):
+    """What becomes of a server when its drain is over."""
+
+    STAY = ""
+    DISABLE = "disable"
+    REMOVE = "remove"
+
+
+@frozen(slots=True, kw_only=True)
+class Drain:
+    """
+    How a drain is to end: when nothing runs any more, or else in C{seconds}.
+
+    @ivar seconds: 0 for however long it takes.
+    @ivar then: with L{Then.STAY} it does not end by itself.
+    """
+
+    seconds: float = 0.0
+    then: Then = Then.STAY
+
+
+ENDLESS = Drain()
+
 HEARTBEAT_TIMEOUT = "heartbeat_timeout"
 """The C{disabled_reason} of a server whose heartbeats stopped."""
 
 MANUAL = "manual"
 """The C{disabled_reason} of a server that an operator disabled."""
+
+DRAINING = "draining"
+"""The C{disabled_reason} of a server that an operator drains."""
 
 
 @frozen(slots=True, kw_only=True)
@@ -69,7 +95,11 @@ class ServerRecord:
     @ivar intent: what an operator ordered.
     @ivar expired: whether missing heartbeats took it out.
     @ivar connections: the published count over all live nodes.
-    @ivar disabled_reason: C{"heartbeat_timeout"}, C{"manual"} or C{None}.
+    @ivar disabled_reason: C{"heartbeat_timeout"}, C{"manual"}, C{"draining"} or
+        C{None}.
+    @ivar drain_deadline: when its drain is over at the latest; C{None} for
+        however long it takes, and without a drain.
+    @ivar drain_then: what comes then.
     """
 
     order: ServerOrder
@@ -81,6 +111,8 @@ class ServerRecord:
     disabled_at: float | None = None
     disabled_reason: str | None = None
     last_heartbeat: float | None = None
+    drain_deadline: float | None = None
+    drain_then: Then = Then.STAY
 
     @property
     def enabled(self) -> bool:
@@ -162,6 +194,20 @@ class Expiry:
     disabled: tuple[str, ...] = ()
 
 
+@frozen(slots=True, kw_only=True)
+class Drained:
+    """
+    A drain that is over.
+
+    @ivar then: what was done with the server.
+    @ivar left: connections that still ran when its time was up.
+    """
+
+    address: str
+    then: Then
+    left: int = 0
+
+
 class Store(Protocol):
     """
     The shared truth.  Every call fails with L{StoreUnavailable
@@ -201,12 +247,13 @@ class Store(Protocol):
         """@return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}."""
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str
+        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
     ) -> Deferred[ServerRecord]:
         """
-        Enable or disable a server.  Enabling also forgives missing
+        Enable, disable or drain a server.  Enabling also forgives missing
         heartbeats: the server gets a full C{ttl} to send its next one.
 
+        @param drain: of L{Intent.DRAIN}; any other order ends the drain.
         @return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}.
         """
 
@@ -217,6 +264,15 @@ class Store(Protocol):
         @param reenable: whether a server that missing heartbeats took out
             comes back; one that an operator disabled never does.
         @return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}.
+        """
+
+    def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
+        """
+        End the drains whose servers have no connections any more or whose time
+        is up: each exactly once, whichever node asks.
+
+        @param settle: seconds that a drain lasts at least, unless its time is
+            up: the other nodes have to hear of it, and tell what they hold.
         """
 
     def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:

@@ -26,6 +26,9 @@ from dynbalance.log import Logger
 from dynbalance.store import leash
 from dynbalance.store.child import Child
 from dynbalance.store.contract import (
+    ENDLESS,
+    Drain,
+    Drained,
     Expiry,
     Intent,
     Report,
@@ -236,9 +239,12 @@ class EmbeddedStore:
         return self._redis.remove(upstream, address, by)
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str
+        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
     ) -> Deferred[ServerRecord]:
-        return self._redis.set_intent(upstream, address, intent, by)
+        return self._redis.set_intent(upstream, address, intent, by, drain)
+
+    def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
+        return self._redis.finish_drains(upstream, settle)
 
     def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
         return self._redis.beat(upstream, address, reenable)

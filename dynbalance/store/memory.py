@@ -16,8 +16,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from dynbalance.errors import ServerExists, ServerNotFound
 from dynbalance.store.contract import (
+    DRAINING,
+    ENDLESS,
     HEARTBEAT_TIMEOUT,
     MANUAL,
+    Drain,
+    Drained,
     Expiry,
     Intent,
     Report,
@@ -25,6 +29,7 @@ from dynbalance.store.contract import (
     ServerRecord,
     Snapshot,
     SyncAnswer,
+    Then,
 )
 from dynbalance.store.ledger import Ledger
 
@@ -139,7 +144,7 @@ class MemoryStore:
         return succeed(None)
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str
+        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
     ) -> Deferred[ServerRecord]:
         here = self._upstream(upstream)
         record = here.servers.get(address)
@@ -147,14 +152,39 @@ class MemoryStore:
             return fail(ServerNotFound(address))
         now = self._now()
         here.revision += 1
-        record = evolve(record, intent=intent, updated_at=now)
+        record = evolve(
+            record, intent=intent, updated_at=now, drain_deadline=None, drain_then=Then.STAY
+        )
         if intent is Intent.ENABLE:
             record = evolve(
                 record, expired=False, disabled_at=None, disabled_reason=None, last_heartbeat=now
             )
         else:
-            record = evolve(record, disabled_at=now, disabled_reason=MANUAL)
+            reason = DRAINING if intent is Intent.DRAIN else MANUAL
+            record = evolve(record, disabled_at=now, disabled_reason=reason)
+        if intent is Intent.DRAIN:
+            deadline = now + drain.seconds if drain.seconds else None
+            record = evolve(record, drain_deadline=deadline, drain_then=drain.then)
         return succeed(here.put(record))
+
+    def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
+        here = self._upstream(upstream)
+        now = self._now()
+        over = []
+        for address in sorted(here.servers):
+            record = here.servers[address]
+            then, deadline = record.drain_then, record.drain_deadline
+            if record.intent is not Intent.DRAIN or then is Then.STAY:
+                continue
+            left = here.ledger.totals.get(address, 0)
+            settled = not left and now - (record.disabled_at or 0.0) >= settle
+            if settled or (deadline is not None and now >= deadline):
+                over.append(Drained(address=address, then=then, left=left))
+                if then is Then.REMOVE:
+                    self.remove(upstream, address, "drain")
+                else:
+                    self.set_intent(upstream, address, Intent.DISABLE, "drain")
+        return succeed(tuple(over))
 
     def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
         here = self._upstream(upstream)

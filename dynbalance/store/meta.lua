@@ -85,6 +85,7 @@ local function state_of(meta)
   local serving, expired = fields.enabled ~= false, fields.expired == true
   if fields.intent == 'enable' and serving == not expired then return 'enable', expired end
   if fields.intent == 'disable' and not serving then return 'disable', expired end
+  if fields.intent == 'drain' and not serving then return 'drain', expired end
   if serving then return 'enable', false end
   if fields.disabled_reason == 'heartbeat_timeout' then return 'enable', true end
   return 'disable', false
@@ -100,6 +101,12 @@ end
 local function put_reason(meta, reason, at)
   put(meta, 'disabled_at', reason and ms(at))
   put(meta, 'disabled_reason', reason and '"' .. reason .. '"')
+end
+
+-- When a drain is over at the latest, and what comes then.
+local function put_drain(meta, deadline, what)
+  put(meta, 'drain_deadline', deadline and ms(deadline))
+  put(meta, 'drain_then', what and '"' .. what .. '"')
 end
 
 -- One change: the next revision, and a line of the audit trail.

@@ -28,6 +28,9 @@ from dynbalance.log import Logger
 from dynbalance.store import codec, scripts
 from dynbalance.store.codec import Reply
 from dynbalance.store.contract import (
+    ENDLESS,
+    Drain,
+    Drained,
     Expiry,
     Intent,
     Report,
@@ -248,9 +251,13 @@ class RedisStore:
         return self._on(upstream, "remove", (address, by), read)
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str
+        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
     ) -> Deferred[ServerRecord]:
-        return self._on(upstream, "intent", (address, intent.value, by), _server_reader(address))
+        args = (address, intent.value, by, repr(drain.seconds), drain.then.value)
+        return self._on(upstream, "intent", args, _server_reader(address))
+
+    def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
+        return self._on(upstream, "drained", (repr(settle),), codec.drained)
 
     def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
         args = (address, "1" if reenable else "0")

@@ -14,7 +14,8 @@ from attrs import frozen
 
 _PARTS = {
     "add": ("names", "meta", "counts"),
-    "remove": ("names", "meta", "counts"),
+    "remove": ("names", "meta", "counts", "removal"),
+    "drained": ("names", "meta", "counts", "removal"),
     "intent": ("names", "meta"),
     "beat": ("names", "meta"),
     "expire": ("names", "meta", "gap"),

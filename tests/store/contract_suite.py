@@ -9,12 +9,15 @@ from typing import Any
 
 from dynbalance.errors import ServerExists, ServerNotFound
 from dynbalance.store.contract import (
+    Drain,
+    Drained,
     Intent,
     Report,
     ServerOrder,
     ServerRecord,
     Store,
     SyncAnswer,
+    Then,
 )
 
 A = "10.0.0.1:80"
@@ -579,6 +582,86 @@ class StoreContract:
         await self.store.add("default", order(), "ops")
         self.assertEqual({}, (await self.store.snapshot("default")).unhealthy)
         self.assertEqual({A}, await self.store.claim_checks("default", "two", [A], 6.0))
+
+    # Draining.
+
+    async def drain(self, then: Then, seconds: float = 0.0) -> ServerRecord:
+        """A server with two connections, that is to be drained."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 2}, full=True)
+        drain = Drain(seconds=seconds, then=then)
+        return await self.store.set_intent("default", A, Intent.DRAIN, "ops", drain)
+
+    async def test_drain(self) -> None:
+        """A draining server says since when, until when, and what comes then."""
+        drained = await self.drain(Then.REMOVE, 60.0)
+        self.assertEqual((Intent.DRAIN, False), (drained.intent, drained.enabled))
+        self.assertEqual(("draining", Then.REMOVE), (drained.disabled_reason, drained.drain_then))
+        assert drained.disabled_at is not None
+        self.assertApproximates(drained.disabled_at + 60.0, drained.drain_deadline, 0.01)
+        self.assertEqual(drained, await self.only())
+        await self.store.beat("default", A, True)
+        self.assertIs(Intent.DRAIN, (await self.only()).intent)
+
+    async def test_drain_undone(self) -> None:
+        """Any other order is the end of a drain."""
+        await self.drain(Then.REMOVE, 60.0)
+        for intent in (Intent.ENABLE, Intent.DISABLE):
+            drain = Drain(seconds=60.0, then=Then.REMOVE)
+            await self.store.set_intent("default", A, Intent.DRAIN, "ops", drain)
+            record = await self.store.set_intent("default", A, intent, "ops")
+            self.assertEqual((intent, None, Then.STAY), (
+                record.intent, record.drain_deadline, record.drain_then
+            ))
+            await self.elapse(61.0)
+            self.assertEqual((), await self.store.finish_drains("default", 0.0))
+
+    async def test_drain_ends_with_the_connections(self) -> None:
+        """A drain is over when nothing runs any more, and once only."""
+        await self.drain(Then.DISABLE)
+        self.assertEqual((), await self.store.finish_drains("default", 0.0))
+        before = await self.revision()
+        await self.tell("one", {A: 0})
+        over = Drained(address=A, then=Then.DISABLE)
+        self.assertEqual((over,), await self.store.finish_drains("default", 0.0))
+        self.assertEqual((), await self.store.finish_drains("default", 0.0))
+        record = await self.only()
+        self.assertEqual((Intent.DISABLE, "manual"), (record.intent, record.disabled_reason))
+        self.assertEqual((None, Then.STAY), (record.drain_deadline, record.drain_then))
+        self.assertEqual(before + 1, await self.revision())
+
+    async def test_drain_removes(self) -> None:
+        """A drain may end with the removal; what still ran goes on being counted."""
+        await self.drain(Then.REMOVE, 5.0)
+        await self.elapse(6.0)
+        self.assertEqual(
+            (Drained(address=A, then=Then.REMOVE, left=2),),
+            await self.store.finish_drains("default", 0.0),
+        )
+        self.assertEqual((), (await self.store.snapshot("default")).servers)
+        self.assertEqual({A: 2}, (await self.tell("two", {}, full=True)).totals)
+
+    async def test_drain_settles(self) -> None:
+        """Without its time being up a drain lasts until the other nodes can have told."""
+        await self.drain(Then.REMOVE)
+        await self.tell("one", {A: 0})
+        self.assertEqual((), await self.store.finish_drains("default", 3.0))
+        await self.elapse(4.0)
+        await self.tell("one", {A: 0}, full=True)
+        self.assertEqual(1, len(await self.store.finish_drains("default", 3.0)))
+
+    async def test_drain_without_end(self) -> None:
+        """A drain that nothing follows goes on until somebody ends it."""
+        await self.drain(Then.STAY)
+        await self.tell("one", {A: 0})
+        self.assertEqual((), await self.store.finish_drains("default", 0.0))
+        self.assertIs(Intent.DRAIN, (await self.only()).intent)
+
+    async def test_slow_start(self) -> None:
+        """How slowly a server starts is part of its order."""
+        added = await self.store.add("default", order(slow_start=2.5), "ops")
+        self.assertEqual(2.5, added.order.slow_start)
+        self.assertEqual(added, await self.only())
 
 
 def _cause(record: ServerRecord) -> tuple[Intent, bool, str | None]:

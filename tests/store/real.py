@@ -4,6 +4,7 @@ A real Redis server for a test, and a blocking client to look behind the store.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -117,6 +118,13 @@ def age(client: Client, seconds: float, prefix: str = "upstream") -> None:
     heartbeats, sync = f"{prefix}:heartbeat", f"{prefix}:sync"
     for address, beat in client.pairs("HGETALL", heartbeats).items():
         client("HSET", heartbeats, address, f"{float(beat) - seconds:.3f}")
+    metas = f"{prefix}:servers:meta"
+    for address, meta in client.pairs("HGETALL", metas).items():
+        fields = json.loads(meta)
+        times = {"disabled_at", "drain_deadline"} & set(fields)
+        if fields.get("intent") == "drain":
+            fields |= {name: fields[name] - seconds for name in times}
+            client("HSET", metas, address, json.dumps(fields))
     contact = client("HGET", sync, "contact")
     if contact:
         client("HSET", sync, "contact", f"{float(contact) - seconds:.3f}")
