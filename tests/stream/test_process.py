@@ -159,7 +159,8 @@ class ProcessTests(TestCase):
             while sent < MANY:
                 sent += skt.send(block)
         release.set()
-        self.assertLess(sent, 32 << 20)
+        # The kernel keeps some tens of MiB in the four buffers on the way.
+        self.assertLess(sent, MANY // 2)
         self.assertLess(self.program.resident() - before, 4 << 20)
 
     def test_nothing_is_left(self) -> None:
