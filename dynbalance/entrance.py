@@ -71,9 +71,12 @@ class Entrance:
                 others[b"h2"] = Http2Clients(listener, hub)
             factory = tls = TlsListener(ours, factory, hub, deadlines, by_protocol=others)
         if settings.proxy_protocol:
-            prefaced = Prefaced(factory, hub, deadlines)
             if isinstance(listener, HttpListener):
                 prefaced = Prefaced(factory, hub, deadlines, listener.believes)
+            else:
+                prefaced = Prefaced(
+                    factory, hub, deadlines, on_broken=listener.broken_preface
+                )
             factory = prefaced
         return cls(factory, tls, prefaced)
 

@@ -35,28 +35,26 @@ from dynbalance.admin.site import AdminSite
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
 from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.upstream import FileServer
-from dynbalance.config import Config, HealthCheckConfig, HttpConfig, StreamConfig, UpstreamConfig
+from dynbalance.config import Config, HttpConfig, StreamConfig, UpstreamConfig
 from dynbalance.demo import DemoServers
 from dynbalance.entrance import Entrance, noted
 from dynbalance.errors import StartRefused, StoreUnusable
 from dynbalance.health.checks import checks_of
+from dynbalance.health.drains import Drains
 from dynbalance.health.heartbeat import HeartbeatCleanup
-from dynbalance.health.probe import Way
-from dynbalance.health.watch import HealthChecks
-from dynbalance.http.accesslog import AccessLog, open_log
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
+from dynbalance.http.spool import Spool
 from dynbalance.http.upstream import HttpUpstream
+from dynbalance.listening import Listeners, reaches_of
 from dynbalance.log import Logger
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.direct import carrier
 from dynbalance.net.names import Names
-from dynbalance.net.pipes import Pipes
-from dynbalance.net.reach import Reach
 from dynbalance.store.choice import store_of
 from dynbalance.store.contract import ServerOrder
 from dynbalance.store.membership import Membership
-from dynbalance.stream.listener import StreamListener, StreamOptions
+from dynbalance.stream.listener import StreamListener
 
 FAREWELL = 2.0
 """Seconds for connections that were cut to end, after C{shutdown_timeout}."""
@@ -121,6 +119,14 @@ class Node(Service):
             reactor,
             [name for name, table in config.upstreams.items() if table.health_check is not None],
         )
+        self._drains = Drains(
+            self.store,
+            self.membership,
+            config.upstreams,
+            # Heard with one exchange, told with the next; and the store may be slow.
+            max(1.0, 3 * config.store.sync_interval),
+            reactor,
+        )
         self._cleanup = HeartbeatCleanup(
             self.store,
             self.membership,
@@ -136,7 +142,13 @@ class Node(Service):
             config.heartbeat.ttl,
             config.heartbeat.reenable,
         )
-        reaches = self._reaches()
+        reaches = reaches_of(config)
+        spool = Spool(os.path.join(config.state_dir, "spool"))
+        if any(table.request_buffering for table in config.upstreams.values()):
+            try:
+                spool.prepare()
+            except OSError as failed:
+                raise StartRefused([f"{spool.directory}: {failed.strerror}"]) from None
         self.http_upstreams = {
             name: HttpUpstream(
                 self.balancer.upstream(name),
@@ -145,71 +157,28 @@ class Node(Service):
                 self.deadlines,
                 self.names,
                 reaches[name],
+                spool if table.request_buffering else None,
             )
             for name, table in config.upstreams.items()
         }
-        self.http = [self._http_listener(i, table) for i, table in enumerate(config.http)]
-        pipes = Pipes()
-        self.stream = [
-            StreamListener(
-                StreamOptions.of(table, config.upstreams[table.upstream]),
-                self.balancer.upstream(table.upstream),
-                self.hub,
-                self.deadlines,
-                self.names,
-                pipes,
-            )
-            for table in config.stream
-        ]
-        self._checks = [
-            self._health_checks(to, to.settings.health_check)
-            for to in self.http_upstreams.values()
-            if to.settings.health_check is not None
-        ]
-        self._bind()
-
-    def _health_checks(self, to: HttpUpstream, settings: HealthCheckConfig) -> HealthChecks:
-        way = Way(
+        listeners = Listeners(
+            config=config,
+            balancer=self.balancer,
             hub=self.hub,
+            deadlines=self.deadlines,
             names=self.names,
-            clock=self._reactor,
-            timeout=settings.timeout,
-            reach=to.reach,
+            mount=Mount(ask=UpstreamApi(self.operations).answer, max_body=BODY_LIMIT),
+            upstreams=self.http_upstreams,
+            wall=self._wall,
         )
-        return checks_of(
-            to.upstream,
-            settings,
-            to.settings.host,
-            way,
-            self.store,
-            self.membership,
-            self._reactor,
-            self._random,
+        self.http = listeners.http()
+        self.stream = listeners.stream()
+        checks = (
+            checks_of(to, self.store, self.membership, reactor, self._random)
+            for to in self.http_upstreams.values()
         )
-
-    def _reaches(self) -> dict[str, Reach]:
-        problems: list[str] = []
-        reaches: dict[str, Reach] = {}
-        for name, table in self._config.upstreams.items():
-            with noted(problems):
-                reaches[name] = Reach.of(table, f"upstreams.{name}")
-        if problems:
-            raise StartRefused(problems)
-        return reaches
-
-    def _http_listener(self, index: int, table: HttpConfig) -> HttpListener:
-        log = None
-        if table.access_log != "off":
-            try:
-                out = open_log(table.access_log)
-            except OSError as failed:
-                raise StartRefused(
-                    [f"http[{index}].access_log: {table.access_log}: {failed.strerror}"]
-                ) from None
-            log = AccessLog(table.listen, out, self._wall, self._reactor.seconds)
-        api = UpstreamApi(self.operations)
-        mount = Mount(ask=api.answer, max_body=BODY_LIMIT) if table.mount_admin else None
-        return HttpListener(table, self.http_upstreams, self.deadlines, mount, log)
+        self._checks = [each for each in checks if each is not None]
+        self._bind()
 
     def _bind(self) -> None:
         problems: list[str] = []
@@ -266,6 +235,7 @@ class Node(Service):
         await self.store.open()
         await self.membership.start()
         self._cleanup.start()
+        self._drains.start()
         for checks in self._checks:
             checks.start()
         for port in self._ports:
@@ -308,6 +278,7 @@ class Node(Service):
             # Only half begun: what is awaited there would end into nothing.
             self._begun.cancel()
         self._cleanup.stop()
+        self._drains.stop()
         # Another node goes on with them.
         stopped = DeferredList([checks.stop() for checks in self._checks])
         if self._demo is not None:

@@ -113,7 +113,7 @@ class ParseTests(TestCase):
                 "upstreams.api.servers[3]: expected a table, got 5",
                 'http[0].upstraem: unknown option; did you mean "upstream"?',
                 'http[0].upstream: no upstream "x"',
-                "http[0].tls: not supported yet",
+                "store.url: not supported yet",
             ],
             problems(
                     """
@@ -129,7 +129,8 @@ class ParseTests(TestCase):
                     [[http]]
                     upstraem = "x"
                     upstream = "x"
-                    tls = { certificate = "a", key = "b" }
+                    [store]
+                    url = "redis+sentinel://a/m/0"
                     """
             ),
         )
@@ -259,7 +260,6 @@ class RulesTests(TestCase):
                 'http[0].routes[0].upstream: no upstream "a"',
                 'stream[0].upstream: no upstream "b"',
                 'stream[0].sni_routes."x.y": no upstream "c"',
-                "stream[0].sni_routes: not supported yet",
             ],
             problems(
                 '[[http]]\nroutes = [{ upstream = "a" }]\n'
@@ -371,8 +371,6 @@ class SupportTests(TestCase):
             '[upstreams.a]\npolicy = "hash"': "upstreams.a.policy",
             '[upstreams.a]\ncounting = "strict"': "upstreams.a.counting",
             '[upstreams.a]\nnext_upstream = ["error", "http_500"]': "upstreams.a.next_upstream[1]",
-            "[[http]]\nproxy_protocol = true": "http[0].proxy_protocol",
-            '[[stream]]\naccess_log = "stdout"': "stream[0].access_log",
             "[admin]\nrate_limit = { rate = 1 }": "admin.rate_limit",
         }
         for text, path in cases.items():

@@ -74,6 +74,18 @@ class Target:
         return tx_address.IPv4Address("TCP", *self.sockaddr)
 
 
+def place_of(sockaddr: Any) -> Any:
+    """
+    An L{IAddress} of Twisted's.
+
+    @param sockaddr: as C{socket.accept} says it, of any family.
+    """
+    if not isinstance(sockaddr, tuple):
+        return tx_address.UNIXAddress(sockaddr or None)
+    family = socket.AF_INET if len(sockaddr) == 2 else socket.AF_INET6
+    return Target(family, sockaddr).as_twisted()
+
+
 class Caller(Protocol):
     """Who dials."""
 

@@ -7,14 +7,15 @@ them goes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ServerFactory
 
-from dynbalance.balancer.attempts import RetryPolicy
 from dynbalance.log import Logger
+from dynbalance.stream.asking import Asking
+from dynbalance.stream.options import Destination, SniRoutes, StreamOptions
 from dynbalance.stream.proxy import ClientProtocol
 from dynbalance.stream.session import Session, SocketSession, host_of
 
@@ -26,56 +27,15 @@ if TYPE_CHECKING:
 
     from dynbalance.balancer.server import Server
     from dynbalance.balancer.upstream import Upstream
-    from dynbalance.config.listeners import StreamConfig
-    from dynbalance.config.upstream import UpstreamConfig
     from dynbalance.net.deadlines import Deadlines
     from dynbalance.net.hub import Hub
     from dynbalance.net.names import Names
     from dynbalance.net.pipes import Pipes
+    from dynbalance.stream.accesslog import StreamLog
     from twisted import logger
 
 _QUIET = 1.0
-_CONNECTING = frozenset({"error", "timeout"})
-
-
-@frozen(slots=True, kw_only=True)
-class StreamOptions:
-    """
-    What a listener does with its connections.
-
-    @ivar timeout: seconds of silence in both directions.
-    @ivar half_close: whether the end of one direction is passed on alone.
-    @ivar max_connections: at the same time; 0 for no limit.
-    @ivar connect_timeout: seconds that a server may take to accept.
-    @ivar retry: whether and how long other servers are tried.
-    @ivar queue: clients that may wait while all servers are full.
-    @ivar queue_timeout: seconds that each of them waits at most.
-    """
-
-    timeout: float = 600.0
-    half_close: bool = True
-    max_connections: int = 0
-    connect_timeout: float = 5.0
-    retry: RetryPolicy = field(factory=RetryPolicy)
-    queue: int = 0
-    queue_timeout: float = 10.0
-
-    @classmethod
-    def of(cls, stream: StreamConfig, upstream: UpstreamConfig) -> StreamOptions:
-        """What the file says of a listener and its upstream."""
-        return cls(
-            timeout=stream.timeout,
-            half_close=stream.half_close,
-            max_connections=stream.max_connections,
-            connect_timeout=upstream.connect_timeout,
-            retry=RetryPolicy(
-                _CONNECTING if stream.next_upstream else frozenset(),
-                upstream.next_upstream_tries,
-                upstream.next_upstream_timeout,
-            ),
-            queue=upstream.queue,
-            queue_timeout=upstream.queue_timeout,
-        )
+_NO_ROUTES: Mapping[str, Destination] = {}
 
 
 class _Seldom:
@@ -105,7 +65,7 @@ class StreamListener(ServerFactory):
     Accepts the clients of one upstream.
 
     @ivar options: may be replaced; connections that begin later follow.
-    @ivar sessions: those that run.
+    @ivar sessions: those that run, and clients that have to say where to.
     @ivar accepted: clients so far.
     @ivar rejected: of these, closed at once for C{max_connections}.
     @ivar refused: of these, closed because no server took them.
@@ -124,14 +84,19 @@ class StreamListener(ServerFactory):
         deadlines: Deadlines,
         names: Names,
         pipes: Pipes,
+        routes: Mapping[str, Destination] = _NO_ROUTES,
+        access_log: StreamLog | None = None,
     ) -> None:
+        """@param routes: the ways by the name that a TLS client asks for."""
         self.options = options
         self.upstream = upstream
         self.hub = hub
         self.deadlines = deadlines
         self.names = names
         self.pipes = pipes
-        self.sessions: set[Session] = set()
+        self.routes = routes
+        self.access_log = access_log
+        self.sessions: set[Session | Asking] = set()
         self.accepted = self.rejected = self.refused = 0
         self.bytes_in = self.bytes_out = 0
         self._port: IListeningPort | None = None
@@ -146,14 +111,32 @@ class StreamListener(ServerFactory):
 
     def accept_socket(self, skt: socket.socket, peer: Any, port: Any) -> None:
         """A client came by plain TCP or a unix socket."""
-        if self._admits():
-            SocketSession(self, skt, host_of(peer)).start()
-        else:
+        if not self._admits():
             skt.close()
+            self.turned_away(peer, 503, "max_connections")
+        elif self.routes:
+            Asking(self, skt, peer, port).start()
+        else:
+            self.begin(skt, peer, port, Destination(self.upstream, self.options))
+
+    def begin(self, skt: socket.socket, peer: Any, port: Any, way: Destination) -> None:
+        """Lead a client, which is admitted, its way."""
+        if not way.options.needs_transports:
+            SocketSession(self, skt, peer, way).start()
+            return
+        protocol = ClientProtocol(self, way)
+        protocol.makeConnection(port.transport(skt, protocol, peer, port, 0, self.hub))
+
+    def way_of(self, server_name: str) -> Destination:
+        """@param server_name: what a TLS client asks for; may be empty."""
+        return SniRoutes(self.routes, Destination(self.upstream, self.options)).find(server_name)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol | None:
         """A client came by a transport of Twisted's, such as TLS."""
-        return ClientProtocol(self) if self._admits() else None
+        if self._admits():
+            return ClientProtocol(self)
+        self.turned_away(addr, 503, "max_connections")
+        return None
 
     def _admits(self) -> bool:
         self.accepted += 1
@@ -165,20 +148,33 @@ class StreamListener(ServerFactory):
 
     # What the sessions tell.
 
-    def no_server(self, why: str) -> None:
-        """A client is turned away."""
-        self._unserved.say(self.deadlines.now(), upstream=self.upstream.name, why=why)
+    def turned_away(self, peer: Any, status: int, why: str) -> None:
+        """
+        A client never had a session.
 
-    def connect_failed(self, server: Server, reason: ConnectError) -> None:
+        @param peer: as the kernel or as Twisted has it.
+        """
+        if self.access_log is not None:
+            self.access_log.connection(host_of(peer), status, why, self.access_log.now())
+
+    def broken_preface(self, peer: Any, why: str) -> None:
+        """A client did not begin with a PROXY header."""
+        self.turned_away(peer, 400, why)
+
+    def no_server(self, upstream: Upstream, why: str) -> None:
+        """A client is turned away."""
+        self._unserved.say(self.deadlines.now(), upstream=upstream.name, why=why)
+
+    def connect_failed(self, upstream: Upstream, server: Server, reason: ConnectError) -> None:
         """A server did not accept."""
         self._unconnected.say(
             self.deadlines.now(),
-            upstream=self.upstream.name,
+            upstream=upstream.name,
             server=server.key,
             reason=str(reason),
         )
 
-    def ended(self, session: Session, bytes_in: int, bytes_out: int) -> None:
+    def ended(self, session: Session | Asking, bytes_in: int, bytes_out: int) -> None:
         """A session is over."""
         self.bytes_in += bytes_in
         self.bytes_out += bytes_out

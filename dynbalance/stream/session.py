@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import errno
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, TimeoutError
 
 from dynbalance.balancer.attempts import Cause, Sent
 from dynbalance.balancer.place import Place
-from dynbalance.net.dial import Dial
+from dynbalance.net.dial import Dial, Target, place_of
 from dynbalance.net.relay import Ending, Relay
+from dynbalance.stream.accesslog import StreamAttempt
 
 if TYPE_CHECKING:
     import socket
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
     from dynbalance.balancer.lease import Lease
     from dynbalance.balancer.server import Server
-    from dynbalance.net.dial import Target
+    from dynbalance.net.tlsdial import TlsDial
+    from dynbalance.net.tlstransport import TlsTransport
     from dynbalance.stream.listener import StreamListener
+    from dynbalance.stream.options import Destination
 
 # What this machine has run out of is no server's fault.
 _OUR_FAULT = frozenset(
@@ -52,6 +55,9 @@ class Session:
     A client, and the server that is found for it.
 
     @ivar client: the client's address, without a port.
+    @ivar upstream: where a server is looked for.
+    @ivar options: what is done with the connection.
+    @ivar attempts: what was tried, if somebody wants to know.
     @ivar lease: the slot on the server that is being tried or used.
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
     @ivar bucket: likewise.
@@ -68,25 +74,34 @@ class Session:
         "_target",
         "_tried",
         "_tries",
+        "attempts",
         "bucket",
         "client",
         "deadline",
         "lease",
         "listener",
+        "options",
+        "upstream",
     )
 
-    def __init__(self, listener: StreamListener, client: str) -> None:
+    def __init__(self, listener: StreamListener, client: str, way: Destination) -> None:
         self.listener = listener
+        self.upstream = way.upstream
+        self.options = way.options
         self.client = client
+        self.attempts: list[StreamAttempt] | None = None
+        if listener.access_log is not None:
+            self.attempts = []
         self.lease: Lease | None = None
         self.deadline = inf
         self.bucket = 0
-        self._dial: Dial | None = None
+        self._dial: Dial | TlsDial | None = None
         self._lookup: Deferred[Target] | None = None
         self._place: Place | None = None
         self._tried: tuple[Server, ...] = ()
         self._tries = 0
-        self._began = self._chosen = 0.0
+        self._began = listener.deadlines.now()
+        self._chosen = 0.0
         self._starting = self._failed = False
         listener.sessions.add(self)
 
@@ -94,6 +109,14 @@ class Session:
 
     def connected(self, skt: socket.socket, target: Target) -> None:
         """A server took the connection: move bytes, then call L{over}."""
+        raise NotImplementedError
+
+    def joined(self, transport: TlsTransport) -> None:
+        """As L{connected}, with a server that speaks TLS."""
+        raise NotImplementedError
+
+    def ends(self) -> tuple[Any, Any]:
+        """Where the client's connection comes from and where it came to."""
         raise NotImplementedError
 
     def refuse(self) -> None:
@@ -112,10 +135,8 @@ class Session:
 
     def start(self) -> None:
         """Look for a server; the client's bytes stay where they are until then."""
-        listener = self.listener
-        listener.upstream.budget.note_request()
-        self._tries = listener.options.retry.first_tries(listener.upstream.tries)
-        self._began = listener.deadlines.now()
+        self.upstream.budget.note_request()
+        self._tries = self.options.retry.first_tries(self.upstream.tries)
         self._connect()
 
     def _connect(self) -> None:
@@ -135,13 +156,15 @@ class Session:
         # What was waited for is here already.
         lease = self.lease
         if lease is None:
-            lease = self.lease = listener.upstream.choose(self._tried, self._key)
+            lease = self.lease = self.upstream.choose(self._tried, self._key)
         if lease is None:
             self._wait_in_line()
             return False
         self._failed = False
         self._chosen = listener.deadlines.now()
-        listener.deadlines.set(self, listener.options.connect_timeout)
+        if self.attempts is not None:
+            self.attempts.append(StreamAttempt(lease.server.key, self._chosen))
+        listener.deadlines.set(self, self.options.connect_timeout)
         target = listener.names.target(lease.server.address)
         if isinstance(target, Deferred):
             self._lookup = target
@@ -156,14 +179,14 @@ class Session:
     @property
     def _key(self) -> bytes:
         # The one variable that a stream has.
-        return self.client.encode() if self.listener.upstream.wants_key else b""
+        return self.client.encode() if self.upstream.wants_key else b""
 
     def _wait_in_line(self) -> None:
         """No server can take the client now; perhaps one can later."""
         listener = self.listener
-        if listener.options.queue:
-            place = Place(listener.upstream, listener.deadlines, self)
-            if place.take(listener.options.queue_timeout, self._tried, self._key):
+        if self.options.queue:
+            place = Place(self.upstream, listener.deadlines, self)
+            if place.take(self.options.queue_timeout, self._tried, self._key):
                 self._place = place
                 return
         self.waited_in_vain()
@@ -175,13 +198,13 @@ class Session:
 
     def waited_in_vain(self) -> None:
         self._place = None
-        self.listener.no_server(self.listener.upstream.why_none(self._tried))
-        self._give_up()
+        why = self.upstream.why_none(self._tried)
+        self.listener.no_server(self.upstream, why)
+        self._give_up(why)
 
     def _answered(self, server: Server, failed: bool) -> None:
-        upstream = self.listener.upstream
-        if upstream.wants_times:
-            upstream.answered(server, self.listener.deadlines.now() - self._chosen, failed)
+        if self.upstream.wants_times:
+            self.upstream.answered(server, self.listener.deadlines.now() - self._chosen, failed)
 
     def _found(self, target: Target) -> None:
         if self._lookup is not None:
@@ -195,21 +218,49 @@ class Session:
 
     def _call(self, target: Target) -> None:
         self._target = target
-        self._dial = Dial(self.listener.hub, self)
+        reach = self.options.reach
+        if reach.tls is None:
+            self._dial = Dial(self.listener.hub, self)
+        else:
+            assert self.lease is not None
+            greeting = reach.greeting(self.ends())
+            address = self.lease.server.address
+            self._dial = reach.tls_dial(self.listener.hub, self, address, greeting)
         self._dial.start(target)
 
     def dialed(self, skt: socket.socket) -> None:
         """The server took the connection."""
-        listener = self.listener
+        if self.options.reach.proxy_protocol and not self._greet(skt):
+            skt.close()
+            self.dial_failed(ConnectError(string="the server takes no PROXY header"))
+            return
+        self._reached()
+        self.connected(skt, self._target)
+
+    def secured(self, transport: TlsTransport) -> None:
+        """The server took the connection, and is who it should be."""
+        self._reached()
+        self.joined(transport)
+
+    def _greet(self, skt: socket.socket) -> bool:
+        """@return: whether the server was told of the client."""
+        greeting = self.options.reach.greeting(self.ends())
+        try:
+            return skt.send(greeting) == len(greeting)
+        except OSError:
+            return False
+
+    def _reached(self) -> None:
         lease = self.lease
         assert lease is not None
         self._dial = None
         self._tried = ()
         if lease.server.fails:
-            listener.upstream.succeeded(lease.server)
+            self.upstream.succeeded(lease.server)
         self._answered(lease.server, failed=False)
-        listener.deadlines.set(self, listener.options.timeout)
-        self.connected(skt, self._target)
+        if self.attempts:
+            self.attempts[-1].connected = self.listener.deadlines.now()
+        self.listener.deadlines.set(self, self.options.timeout)
 
     def dial_failed(self, reason: ConnectError) -> None:
         """The server did not take it; perhaps the next one does."""
@@ -218,13 +269,16 @@ class Session:
         assert lease is not None
         self._dial = None
         listener.deadlines.clear(self)
-        listener.connect_failed(lease.server, reason)
+        listener.connect_failed(self.upstream, lease.server, reason)
+        if self.attempts:
+            self.attempts[-1].ended = listener.deadlines.now()
+            self.attempts[-1].cause = str(reason)
         if reason.osError not in _OUR_FAULT:
-            listener.upstream.failed(lease.server)
+            self.upstream.failed(lease.server)
             self._answered(lease.server, failed=True)
         lease.release()
         timed_out = isinstance(reason, TimeoutError)
-        retry = listener.options.retry
+        retry = self.options.retry
         cause = Cause.TIMEOUT if timed_out else Cause.ERROR
         self._tries = retry.tries_after(self._tries, cause, reused=False)
         if not retry.allows(
@@ -234,8 +288,8 @@ class Session:
             replayable=True,
             tries=self._tries,
             elapsed=listener.deadlines.now() - self._began,
-        ) or not listener.upstream.budget.allow_retry():
-            self._give_up()
+        ) or not self.upstream.budget.allow_retry():
+            self._give_up(str(reason))
             return
         self._tried = (*self._tried, lease.server)
         if self._starting:
@@ -249,7 +303,7 @@ class Session:
         if self._stop_calling():
             self.dial_failed(TimeoutError(string="connecting took too long"))
             return
-        left = listener.options.timeout - self.silence()
+        left = self.options.timeout - self.silence()
         if left > 0:
             listener.deadlines.set(self, left)
         else:
@@ -269,18 +323,22 @@ class Session:
             lookup.cancel()
         return dial is not None or lookup is not None
 
-    def _give_up(self) -> None:
+    def _give_up(self, why: str) -> None:
         self.listener.refused += 1
         self.refuse()
-        self.over()
+        self.over(502, why)
 
-    def over(self, bytes_in: int = 0, bytes_out: int = 0) -> None:
+    def over(self, status: int, reason: str, bytes_in: int = 0, bytes_out: int = 0) -> None:
         """
         Everything is closed.  To be called once.
 
+        @param status: see L{dynbalance.stream.accesslog.StreamLog.connection}.
+        @param reason: the same in words.
         @param bytes_in: that came from the client.
         @param bytes_out: that came from the server.
         """
+        if self.attempts is not None:
+            self._log(self.attempts, status, reason, bytes_in, bytes_out)
         self.listener.deadlines.forget(self)
         lease, self.lease = self.lease, None
         if lease is not None:
@@ -289,11 +347,19 @@ class Session:
             lease.release()
         self.listener.ended(self, bytes_in, bytes_out)
 
+    def _log(
+        self, attempts: list[StreamAttempt], status: int, reason: str, came: int, went: int
+    ) -> None:
+        log = self.listener.access_log
+        assert log is not None
+        upstream = self.upstream.name
+        log.connection(self.client, status, reason, self._began, upstream, came, went, attempts)
+
     def abort(self) -> None:
         """Close at once, in whatever state."""
         if self._stop_calling():
             self.refuse()
-            self.over()
+            self.over(502, Ending.ABORTED.value)
         else:
             self.close(Ending.ABORTED)
 
@@ -306,11 +372,15 @@ class SocketSession(Session):
         that each server that is tried gets the client's first bytes.
     """
 
-    __slots__ = ("_client", "_relay")
+    __slots__ = ("_client", "_peer", "_relay")
 
-    def __init__(self, listener: StreamListener, skt: socket.socket, client: str) -> None:
-        super().__init__(listener, client)
+    def __init__(
+        self, listener: StreamListener, skt: socket.socket, peer: Any, way: Destination
+    ) -> None:
+        """@param peer: whom to take for the client, as C{accept} says it."""
+        super().__init__(listener, host_of(peer), way)
         self._client = skt
+        self._peer = peer
         self._relay: Relay | None = None
 
     def connected(self, skt: socket.socket, target: Target) -> None:
@@ -321,13 +391,17 @@ class SocketSession(Session):
             self._client,
             skt,
             self._relayed,
-            listener.options.half_close,
+            self.options.half_close,
         )
         self._relay.start()
 
     def _relayed(self, ending: Ending) -> None:
         assert self._relay is not None
-        self.over(self._relay.client.moved, self._relay.server.moved)
+        self.over(200, ending.value, self._relay.client.moved, self._relay.server.moved)
+
+    def ends(self) -> tuple[Any, Any]:
+        here = Target(self._client.family, self._client.getsockname())
+        return place_of(self._peer), here.as_twisted()
 
     def refuse(self) -> None:
         self._client.close()

@@ -1,5 +1,6 @@
 """
-A backend for the tests, run as a program: C{backend.py PORT NAME}.
+A backend for the tests, run as a program: C{backend.py PORT NAME [CERTIFICATE
+KEY [CLIENT_CA]]}; with a certificate it speaks TLS.
 
 Speaks HTTP/1.1 by hand, so that a test can have what no ordinary server does.
 The first part of the path says what happens:
@@ -24,6 +25,7 @@ import base64
 import hashlib
 import json
 import signal
+import ssl
 import struct
 import sys
 
@@ -215,11 +217,21 @@ async def read_frame(reader):
     return first & 0x0F, plain.to_bytes(size, "big")
 
 
-async def main(port, name):
+def tls_of(certificate, key, client_ca=""):
+    """Who the backend is, and whom it lets in."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    if client_ca:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def main(port, name, *files):
     """Serve until TERM."""
     site = Site(name)
     server = await asyncio.start_server(
-        site.connected, "127.0.0.1", port, limit=MIB, backlog=1024
+        site.connected, "127.0.0.1", port, limit=MIB, backlog=1024, ssl=tls_of(*files) if files else None
     )
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -229,4 +241,4 @@ async def main(port, name):
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

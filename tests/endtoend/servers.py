@@ -120,8 +120,10 @@ location / {{ add_header X-Server {name}; return 200 "{name}"; }}
 class Backend:
     """A process of C{backend.py}, which says what it can."""
 
-    def __init__(self, case: EndToEndCase, name: str = "backend") -> None:
+    def __init__(self, case: EndToEndCase, name: str = "backend", *tls: str) -> None:
+        """@param tls: files of a certificate, its key and a client's CA, to speak TLS."""
         self._case = case
+        self._tls = tls
         self.name = name
         self.port = free_port()
         self._directory = case.directory(name)
@@ -133,7 +135,7 @@ class Backend:
 
     def start(self) -> None:
         script = pathlib.Path(__file__).with_name("backend.py")
-        command = [sys.executable, "-I", str(script), str(self.port), self.name]
+        command = [sys.executable, "-I", str(script), str(self.port), self.name, *self._tls]
         self.process = self._case.start(self.name, command, self._directory)
         self.process.until(lambda: accepts(self.port), "listens")
 

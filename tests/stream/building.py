@@ -18,7 +18,8 @@ from dynbalance.net.hub import Hub
 from dynbalance.net.names import Names
 from dynbalance.net.pipes import Pipes
 from dynbalance.store.contract import ServerOrder
-from dynbalance.stream.listener import StreamListener, StreamOptions
+from dynbalance.stream.listener import StreamListener
+from dynbalance.stream.options import StreamOptions
 from tests.net.pump import Backend, Peer, Pump, descriptors
 
 

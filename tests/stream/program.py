@@ -15,7 +15,8 @@ from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.direct import carrier
 from dynbalance.net.names import Names
 from dynbalance.net.pipes import Pipes
-from dynbalance.stream.listener import StreamListener, StreamOptions
+from dynbalance.stream.listener import StreamListener
+from dynbalance.stream.options import StreamOptions
 from tests.stream.building import servers
 
 
