@@ -118,12 +118,13 @@ class UpstreamApi(Api):
         one = (p.UPSTREAM,)
         server = (p.PORT, p.HOST, p.UPSTREAM)
         added = (p.WEIGHT, p.MAX_CONNS, p.HEARTBEAT, p.BACKUP, p.MAX_FAILS, p.FAIL_TIMEOUT)
+        toggled = (p.ACTION, p.DEADLINE, p.THEN)
         super().__init__(
             (
                 Endpoint(b"/upstream/status", get, one, operations.status),
-                Endpoint(b"/upstream/add", post, (*server, *added), operations.add),
-                Endpoint(b"/upstream/remove", post, server, operations.remove),
-                Endpoint(b"/upstream/toggle", post, (*server, p.ACTION), operations.toggle),
+                Endpoint(b"/upstream/add", post, (*server, *added, p.SLOW_START), operations.add),
+                Endpoint(b"/upstream/remove", post, (*server, p.DRAIN), operations.remove),
+                Endpoint(b"/upstream/toggle", post, (*server, *toggled), operations.toggle),
                 Endpoint(b"/upstream/refresh", post, server, operations.refresh),
                 Endpoint(b"/upstream/reset", post, one, operations.reset),
                 Endpoint(b"/upstream/health", get, one, operations.health),

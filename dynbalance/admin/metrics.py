@@ -63,11 +63,23 @@ class BalancerCollector(Collector):
             "Servers of an upstream by their state on this node.",
             labels=("upstream", "state"),
         )
+        waiting = GaugeMetricFamily(
+            "dynbalance_upstream_waiting",
+            "Requests and streams that wait because all servers are full.",
+            labels=("upstream",),
+        )
+        panic = GaugeMetricFamily(
+            "dynbalance_upstream_panic",
+            "Whether no server is good and those that were good last are used.",
+            labels=("upstream",),
+        )
         for upstream in self._balancer:
             states = Counter(server.state for server in upstream.servers)
             for state in _STATES:
                 servers.add_metric((upstream.name, state.value), states[state])
-        yield servers
+            waiting.add_metric((upstream.name,), upstream.waiting)
+            panic.add_metric((upstream.name,), upstream.panicking)
+        yield from (servers, waiting, panic)
 
     def _servers(self) -> Iterable[Metric]:
         connections = GaugeMetricFamily(
@@ -98,11 +110,17 @@ class BalancerCollector(Collector):
             "Bytes from clients to a server (in) and back (out).",
             labels=(*_SERVER, "direction"),
         )
+        slow = GaugeMetricFamily(
+            "dynbalance_server_slow_start",
+            "The part of its weight that a server has reached, 0 to 1.",
+            labels=_SERVER,
+        )
         for upstream in self._balancer:
             for server in upstream.servers:
                 labels = (upstream.name, server.key)
                 connections.add_metric(labels, server.held)
                 shared.add_metric(labels, server.load)
+                slow.add_metric(labels, server.slow)
                 picks.add_metric(labels, server.picks)
                 failures.add_metric(labels, server.failures)
                 for code, count in zip(_CODES, server.responses, strict=True):
@@ -111,7 +129,7 @@ class BalancerCollector(Collector):
                         requests.add_metric((*labels, code), count)
                 carried.add_metric((*labels, "in"), server.bytes_in)
                 carried.add_metric((*labels, "out"), server.bytes_out)
-        yield from (connections, shared, picks, failures, requests, carried)
+        yield from (connections, shared, slow, picks, failures, requests, carried)
 
 
 class Metrics:

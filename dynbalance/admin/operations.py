@@ -19,7 +19,15 @@ from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import BadAddress, StoreUnavailable, UnknownUpstream
 from dynbalance.log import Logger
-from dynbalance.store.contract import Intent, ServerOrder, Snapshot, Store
+from dynbalance.store.contract import (
+    Drain,
+    Intent,
+    ServerOrder,
+    ServerRecord,
+    Snapshot,
+    Store,
+    Then,
+)
 from dynbalance.store.membership import Membership
 
 
@@ -126,6 +134,7 @@ class Operations:
             backup=arguments[p.BACKUP],
             max_fails=arguments[p.MAX_FAILS],
             fail_timeout=arguments[p.FAIL_TIMEOUT],
+            slow_start=arguments[p.SLOW_START],
         )
         record = await self._store.add(target.upstream.name, order, ask.client)
         await self._changed(target, ask, "added")
@@ -143,6 +152,9 @@ class Operations:
 
     async def remove(self, ask: Ask) -> Answer:
         target = self._changeable(ask)
+        seconds = ask.arguments[p.DRAIN]
+        if seconds:
+            return await self._drain(target, ask, Drain(seconds=seconds, then=Then.REMOVE))
         await self._store.remove(target.upstream.name, target.key, ask.client)
         await self._changed(target, ask, "removed")
         return Answer("Server removed successfully", {"addr": target.key})
@@ -150,6 +162,13 @@ class Operations:
     async def toggle(self, ask: Ask) -> Answer:
         target = self._changeable(ask)
         intent = ask.arguments[p.ACTION]
+        seconds, then = ask.arguments[p.DEADLINE], ask.arguments[p.THEN]
+        if intent is Intent.DRAIN:
+            if seconds and then is Then.STAY:
+                then = Then.DISABLE
+            return await self._drain(target, ask, Drain(seconds=seconds, then=then))
+        if seconds or then is not Then.STAY:
+            raise Refused(400, "Invalid action. deadline and then are for drain")
         record = await self._store.set_intent(
             target.upstream.name, target.key, intent, ask.client
         )
@@ -157,6 +176,24 @@ class Operations:
         await self._changed(target, ask, word)
         return Answer(
             f"Server {word} successfully", {"addr": target.key, "enabled": record.enabled}
+        )
+
+    async def _drain(self, target: Target, ask: Ask, drain: Drain) -> Answer:
+        """No new work; what runs finishes."""
+        record: ServerRecord = await self._store.set_intent(
+            target.upstream.name, target.key, Intent.DRAIN, ask.client, drain
+        )
+        await self._changed(target, ask, "told to drain")
+        server = target.server
+        return Answer(
+            "Server is draining",
+            {
+                "addr": target.key,
+                "enabled": record.enabled,
+                "connections": server.load if server else record.connections,
+                "drain_deadline": moment(record.drain_deadline),
+                "drain_then": record.drain_then.value or None,
+            },
         )
 
     async def refresh(self, ask: Ask) -> Answer:

@@ -17,7 +17,7 @@ from dynbalance.admin.fields import brief
 from dynbalance.config import DEFAULT_UPSTREAM
 from dynbalance.config.ranges import YEAR
 from dynbalance.config.upstream import MAX_WEIGHT
-from dynbalance.store.contract import Intent
+from dynbalance.store.contract import Intent, Then
 
 T = TypeVar("T")
 
@@ -113,12 +113,17 @@ def _switch(name: str, default: bool) -> Callable[[str], bool]:
 
 
 def _action(text: str) -> Intent:
-    if text == "drain":
-        raise Refused(400, "Invalid action. drain is not supported yet")
     try:
         return Intent(text)
     except ValueError:
-        raise Refused(400, "Invalid action. Must be enable or disable") from None
+        raise Refused(400, "Invalid action. Must be enable, disable or drain") from None
+
+
+def _then(text: str) -> Then:
+    try:
+        return Then(text)
+    except ValueError:
+        raise Refused(400, f"Invalid then: {brief(text)} is not disable or remove") from None
 
 
 UPSTREAM = Parameter("upstream", lambda text: text or DEFAULT_UPSTREAM, "name of the upstream")
@@ -144,4 +149,20 @@ MAX_FAILS = Parameter(
 FAIL_TIMEOUT = Parameter(
     "fail_timeout", _seconds("fail_timeout", 10.0, YEAR), "seconds that failures count"
 )
-ACTION = Parameter("action", _action, "enable or disable")
+SLOW_START = Parameter(
+    "slow_start",
+    _seconds("slow_start", 0.0, YEAR),
+    "seconds in which it reaches its weight; 0 for what its upstream says",
+)
+ACTION = Parameter("action", _action, "enable, disable or drain")
+DEADLINE = Parameter(
+    "deadline",
+    _seconds("deadline", 0.0, YEAR),
+    "seconds after which a drain ends in any case; 0 for however long it takes",
+)
+THEN = Parameter("then", _then, "what comes after a drain: disable or remove")
+DRAIN = Parameter(
+    "drain",
+    _seconds("drain", 0.0, YEAR),
+    "seconds that the server has to finish its work; 0 for none",
+)

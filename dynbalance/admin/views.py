@@ -12,7 +12,7 @@ from attrs import frozen
 from dynbalance.admin.answers import Json
 from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
-from dynbalance.store.contract import ServerRecord, Snapshot
+from dynbalance.store.contract import Intent, ServerRecord, Snapshot
 
 
 @frozen(slots=True, kw_only=True)
@@ -106,8 +106,20 @@ class Listing:
             fail_timeout=moment(order.fail_timeout),
             source="store",
             backup=order.backup,
+            **self._drain(record),
             **_live(server),
         )
+
+    def _drain(self, record: ServerRecord) -> dict[str, Json]:
+        """How long a drain may still take, and what comes then."""
+        deadline = record.drain_deadline
+        if record.intent is not Intent.DRAIN:
+            return {}
+        return {
+            "drain_deadline": moment(deadline),
+            "drain_remaining": None if deadline is None else moment(max(0, deadline - self._now)),
+            "drain_then": record.drain_then.value or None,
+        }
 
 
 def _fixed(server: Server) -> dict[str, Json]:
@@ -136,6 +148,7 @@ def _live(server: Server | None) -> dict[str, Json]:
     return {
         "state": server.state.value,
         "node_connections": server.held,
+        "slow_start": moment(server.slow),
         "why": server.why_not,
     }
 

@@ -9,37 +9,41 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from dynbalance.balancer.server import Server
-from dynbalance.balancer.upstream import Upstream
-from dynbalance.config import HealthCheckConfig
 from dynbalance.health.judge import Finding
-from dynbalance.health.probe import Probe, Way
+from dynbalance.health.probe import Approach, Probe
 from dynbalance.health.questions import HttpQuestion, Question, TcpQuestion
 from dynbalance.health.watch import HealthChecks
+from dynbalance.http.upstream import HttpUpstream
 from dynbalance.store.contract import Store
 from dynbalance.store.membership import Membership
 
 
 def checks_of(
-    upstream: Upstream,
-    settings: HealthCheckConfig,
-    host: str,
-    way: Way,
+    to: HttpUpstream,
     store: Store,
     membership: Membership,
     clock: IReactorTime,
     random: Callable[[], float],
-) -> HealthChecks:
+) -> HealthChecks | None:
     """
-    @param host: the Host field that the upstream's servers get; one that holds
-        variables has no value here.
+    @param to: also of servers that are reached by streams only.
+    @return: C{None} where the file asks for none.
     """
+    settings = to.settings.health_check
+    if settings is None:
+        return None
+    approach = Approach(
+        hub=to.hub, names=to.names, clock=clock, timeout=settings.timeout, reach=to.reach
+    )
     question: Question
     if settings.type == "tcp":
         question = TcpQuestion(settings.send, settings.expect)
     else:
-        question = HttpQuestion(settings.uri, "" if "$" in host else host, settings.status)
+        # A Host that holds variables has no value here.
+        host = "" if "$" in to.settings.host else to.settings.host
+        question = HttpQuestion(settings.uri, host, settings.status)
 
     def ask(server: Server, found: Callable[[Finding], None]) -> Probe:
-        return Probe(way, question, server.address, server.key, found)
+        return Probe(approach, question, server.address, server.key, found)
 
-    return HealthChecks(upstream, settings, store, membership, ask, clock, random)
+    return HealthChecks(to.upstream, settings, store, membership, ask, clock, random)

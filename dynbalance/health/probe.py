@@ -35,7 +35,7 @@ _NOBODY = (None, None)
 
 
 @frozen(slots=True, kw_only=True)
-class Way:
+class Approach:
     """
     How the servers of an upstream are reached.
 
@@ -57,7 +57,7 @@ class Probe(Protocol):
 
     def __init__(
         self,
-        way: Way,
+        way: Approach,
         question: Question,
         address: Address,
         key: str,

@@ -152,11 +152,16 @@ class ServerConnection(Protocol):
         """It is not the server's move."""
         self.deadline = inf
 
+    def sending(self) -> None:
+        """It was given so much that it has to take some before it gets more."""
+        self.choked = True
+        self._unsent = self.transport.queued
+        self.wait(self._upstream.settings.send_timeout)
+
     def pauseProducing(self) -> None:
         self.choked = True
         if self.exchange is not None:
-            self._unsent = self.transport.queued
-            self.wait(self._upstream.settings.send_timeout)
+            self.sending()
             self.exchange.pause_request()
 
     def resumeProducing(self) -> None:

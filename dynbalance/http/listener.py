@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
+from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.channel import Channel
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.forwarded import Forwarding, SetHeaders, expand
@@ -142,10 +143,11 @@ class HttpListener(Factory):
     def exchange(self, head: RequestHead, channel: Asking) -> Exchange:
         """Find the upstream for a request, and say what its server gets."""
         to = self._only or self._router.find(head.host, head.path)
+        kind = BufferedExchange if head.length and to.spool is not None else Exchange
         if to.plain_host and head.host and not self._rewrites and not head.forwarded_for:
-            exchange = Exchange(channel, to, head, head.forward + channel.suffix)
+            exchange = kind(channel, to, head, head.forward + channel.suffix)
         else:
-            exchange = Exchange(channel, to, head, self._rewritten(head, to, channel))
+            exchange = kind(channel, to, head, self._rewritten(head, to, channel))
         if to.upstream.wants_key:
             origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
             exchange.key = to.key(head, origin.client)

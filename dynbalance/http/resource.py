@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from dynbalance.http.answers import reason_phrase
+from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
 from dynbalance.http.forwarded import Forwarding, Network, expand
@@ -85,7 +86,8 @@ class ReverseProxyResource(Resource):
         origin = self._forwarding.origin(peer, scheme, head.forwarded_for)
         host = head.host if self.to.plain_host else expand(self.to.settings.host, head, origin)
         first = head.compose(host or self.to.upstream.name.encode(), frozenset()) + origin.fields
-        exchange = Exchange(relayed, self.to, head, first)
+        kind = BufferedExchange if head.length and self.to.spool is not None else Exchange
+        exchange = kind(relayed, self.to, head, first)
         if self.to.upstream.wants_key:
             exchange.key = self.to.key(head, origin.client)
         return exchange

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dynbalance.config import UpstreamConfig
     from dynbalance.http.connection import ServerConnection
     from dynbalance.http.request import RequestHead
+    from dynbalance.http.spool import Spool
     from dynbalance.net.deadlines import Deadlines
     from dynbalance.net.hub import Hub
     from dynbalance.net.names import Names
@@ -33,6 +34,8 @@ class HttpUpstream:
     @ivar retries: when a request may go to another server.
     @ivar retried: the statuses of answers for which it may.
     @ivar reach: what a connection to a server begins with.
+    @ivar spool: where requests' bodies are kept before a server is chosen;
+        C{None} where they flow.
     @ivar keepalive: idle connections that are kept at most.
     @ivar sticky: keeps clients with their servers; C{None} where nothing does.
     @ivar looks: whether there is a reason to look at each answer.
@@ -49,6 +52,7 @@ class HttpUpstream:
         deadlines: Deadlines,
         names: Names,
         reach: Reach = PLAIN,
+        spool: Spool | None = None,
     ) -> None:
         self.upstream = upstream
         self.budget = upstream.budget
@@ -57,6 +61,7 @@ class HttpUpstream:
         self.deadlines = deadlines
         self.names = names
         self.reach = reach
+        self.spool = spool
         # A PROXY header names one client, and no other's request may follow.
         self.keepalive = 0 if reach.proxy_protocol else settings.keepalive
         self.retries = RetryPolicy(

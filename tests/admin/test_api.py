@@ -410,17 +410,74 @@ class ChangeTests(ApiCase):
         self.assertNotIn("disabled_reason", self.status())
 
     def test_actions(self) -> None:
-        """Only enable and disable; drain is named as what is still to come."""
-        wrong = "Invalid action. Must be enable or disable"
+        """Only enable, disable and drain; how a drain ends is a drain's alone."""
+        wrong = "Invalid action. Must be enable, disable or drain"
         for bad in ("", "ENABLE", "off"):
             self.refused(self.post("toggle", host="10.0.0.1", port=80, action=bad), 400, wrong)
         self.refused(self.post("toggle", host="10.0.0.1", port=80), 400, wrong)
+        for wrong in ({"deadline": 5}, {"then": "remove"}):
+            self.refused(
+                self.post("toggle", host="10.0.0.1", port=80, action="enable", **wrong),
+                400,
+                "Invalid action. deadline and then are for drain",
+            )
         self.refused(
-            self.post("toggle", host="10.0.0.1", port=80, action="drain"),
+            self.post("toggle", host="10.0.0.1", port=80, action="drain", then="sleep"),
             400,
-            "Invalid action. drain is not supported yet",
+            "Invalid then: sleep is not disable or remove",
         )
         self.refused(self.post("toggle"), 400, "Missing required parameter: port")
+
+    def test_drain(self) -> None:
+        """A draining server is shown with the time that is left and what comes then."""
+        document = self.post(
+            "toggle", host="10.0.0.1", port=80, action="drain", deadline=60, then="remove"
+        )
+        self.assertEqual(document["message"], "Server is draining")
+        self.assertEqual(
+            document["data"],
+            {
+                "addr": "10.0.0.1:80",
+                "enabled": False,
+                "connections": 0,
+                "drain_deadline": 1060,
+                "drain_then": "remove",
+            },
+        )
+        self.wait(5)
+        status = self.status()
+        self.assertEqual(
+            ("draining", 1060, 55, "remove", "draining"),
+            tuple(
+                status[name]
+                for name in (
+                    "state", "drain_deadline", "drain_remaining", "drain_then", "disabled_reason"
+                )
+            ),
+        )
+        self.post("toggle", host="10.0.0.1", port=80, action="enable")
+        status = self.status()
+        self.assertEqual("up", status["state"])
+        self.assertNotIn("drain_deadline", status)
+
+    def test_drain_without_end(self) -> None:
+        """A drain may go on; with a deadline alone it ends with the server disabled."""
+        self.post("toggle", host="10.0.0.1", port=80, action="drain")
+        status = self.status()
+        self.assertEqual("draining", status["state"])
+        self.assertEqual(set(), {"drain_deadline", "drain_remaining", "drain_then"} & set(status))
+        self.post("toggle", host="10.0.0.1", port=80, action="drain", deadline="0.5")
+        self.assertEqual("disable", self.status()["drain_then"])
+
+    def test_remove_with_drain(self) -> None:
+        """C{remove} with C{drain} lets the server finish first."""
+        document = self.post("remove", host="10.0.0.1", port=80, drain=30)
+        self.assertEqual(("Server is draining", "remove"), (
+            document["message"], document["data"]["drain_then"]
+        ))
+        self.assertEqual(30, self.status()["drain_remaining"])
+        document = self.post("remove", host="10.0.0.1", port=80, drain=0)
+        self.assertEqual("Server removed successfully", document["message"])
 
     def test_refresh(self) -> None:
         """A heartbeat answers its time, and is shown."""
@@ -554,6 +611,7 @@ class StatusTests(ApiCase):
                 "backup": False,
                 "state": "up",
                 "node_connections": 0,
+                "slow_start": 1,
             },
         )
 

@@ -84,6 +84,7 @@ class NineEndpoints:
             "is_active": True,
             "state": "up",
             "node_connections": 0,
+            "slow_start": 1,
         }
         self.assertEqual(told, {name: shown[name] for name in told})
         for name in ("last_heartbeat", "created_at"):

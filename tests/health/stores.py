@@ -12,6 +12,9 @@ from twisted.internet.task import Clock
 
 from dynbalance.errors import StoreUnavailable
 from dynbalance.store.contract import (
+    ENDLESS,
+    Drain,
+    Drained,
     Expiry,
     Intent,
     Report,
@@ -85,10 +88,16 @@ class DoorStore:
         return self._pass("remove", answer)
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str
+        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
     ) -> Deferred[ServerRecord]:
-        answer = None if self.failure else self.inner.set_intent(upstream, address, intent, by)
+        if self.failure:
+            return self._pass("set_intent", None)
+        answer = self.inner.set_intent(upstream, address, intent, by, drain)
         return self._pass("set_intent", answer)
+
+    def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
+        answer = None if self.failure else self.inner.finish_drains(upstream, settle)
+        return self._pass("finish_drains", answer)
 
     def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
         answer = None if self.failure else self.inner.beat(upstream, address, reenable)

@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.address import Address
 from dynbalance.health.judge import Finding
-from dynbalance.health.probe import Probe, Way
+from dynbalance.health.probe import Probe, Approach
 from dynbalance.health.questions import HttpQuestion, Question, TcpQuestion
 from dynbalance.net.direct import carrier
 from dynbalance.net.names import Names
@@ -80,8 +80,8 @@ class ProbeTests(TestCase):
         self.addCleanup(port.stopListening)
         return f"127.0.0.1:{port.getHost().port}"
 
-    def way(self, timeout: float = 5.0, names: Any = None, reach: Reach | None = None) -> Way:
-        return Way(
+    def way(self, timeout: float = 5.0, names: Any = None, reach: Reach | None = None) -> Approach:
+        return Approach(
             hub=self.hub,
             names=names or Names(reactor, reactor),
             clock=reactor,
@@ -89,7 +89,7 @@ class ProbeTests(TestCase):
             reach=reach or Reach(),
         )
 
-    def check(self, question: Question, key: str, way: Way | None = None) -> Deferred[Finding]:
+    def check(self, question: Question, key: str, way: Approach | None = None) -> Deferred[Finding]:
         found: Deferred[Finding] = Deferred()
         Probe(way or self.way(), question, Address.parse(key), key, found.callback).start()
         return found

@@ -211,7 +211,7 @@ class HealthChecksTests(TestCase):
         self.world.answers[KEY] = "status 500"
         one = self.node("one")
         self.world.run_for(0.5)
-        two = self.node("two", passes=2)
+        two = self.node("two", passes=2, fails=3)
         self.world.run_for(INTERVAL)
         self.assertEqual([], two.asked)
         self.assertEqual(State.UNHEALTHY, two.state())
@@ -284,6 +284,12 @@ class HealthChecksTests(TestCase):
         count = len(one.times())
         self.world.run_for(4 * INTERVAL)
         self.assertApproximates(4, len(one.times()) - count, 1)
+        self.assertEqual(State.UP, one.state())
+        self.world.answers[KEY] = "status 500"
+        self.world.run_for(INTERVAL)
+        self.assertEqual(State.UNHEALTHY, one.state())
+        del self.world.answers[KEY]
+        self.world.run_for(INTERVAL)
         self.assertEqual(State.UP, one.state())
 
     def test_removed(self) -> None:
