@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dynbalance.http.request import RequestHead
     from dynbalance.http.upstream import HttpUpstream
 
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _CHUNKED = b"\r\nTransfer-Encoding: chunked\r\n"
 
 

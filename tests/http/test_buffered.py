@@ -12,6 +12,7 @@ from typing import Any, cast
 from twisted.trial.unittest import SynchronousTestCase
 
 from dynbalance.http.spool import PIECE, Spool, SpooledBody
+from tests.http.test_resource import SiteWorld
 from tests.http.world import GET, OK, HttpTestCase, World, plain, post
 
 ROOM = 1000
@@ -93,9 +94,16 @@ class SpooledBodyTests(SynchronousTestCase):
 class BufferedTests(HttpTestCase):
     """One upstream with C{request_buffering}."""
 
-    def world(self, backends: int = 1, spool: type[Spool] = Spool, **more: Any) -> World:
+    def world(
+        self,
+        backends: int = 1,
+        spool: type[Spool] = Spool,
+        kind: type[World] = World,
+        **more: Any,
+    ) -> World:
         upstream = {"request_buffering": True, "body_buffer": ROOM, **more.pop("upstream", {})}
-        world = super().world(backends, upstream=upstream, **more)
+        world = kind(backends, upstream=upstream, **more)
+        self._worlds.append(world)
         directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, directory)
         self.spool = world.upstream.spool = spool(directory)
@@ -214,7 +222,7 @@ class BufferedTests(HttpTestCase):
         wire.cut()
         (other,) = [backend for backend in world.backends if backend is not first]
         server = other.accept()
-        head, _, rest = plain(server.await_bytes(400)).partition(b"\r\n\r\n")
+        _, _, rest = plain(server.await_bytes(400)).partition(b"\r\n\r\n")
         self.assertEqual(LONG, rest + server.await_bytes(len(LONG) - len(rest)))
         server.send(OK)
         self.assertEqual(OK, client.take())
@@ -240,7 +248,7 @@ class BufferedTests(HttpTestCase):
         self.assertFalse(world.backends[0].waiting())
         self.assertEqual([507], [entry["status"] for entry in world.entries()])
         # Small ones need no room.
-        client, server, got = world.request(post(b"x" * ROOM))
+        client, server, _ = world.request(post(b"x" * ROOM))
         server.send(OK)
         self.assertEqual(OK, client.take())
 
@@ -355,3 +363,27 @@ class BufferedTests(HttpTestCase):
         world.wait(4.0)
         self.assertTrue(client.take().startswith(b"HTTP/1.1 408 "))
         self.assertFalse(world.backends[0].waiting())
+
+    def test_resource(self) -> None:
+        """By a site of twisted.web, too, and so by HTTP/2, each attempt gets the whole body."""
+        world = self.world(2, kind=SiteWorld)
+        client = world.client()
+        client.send(post(LONG).replace(b"POST /", b"PUT /app"))
+        world.until(lambda: any(backend.waiting() for backend in world.backends))
+        first = next(backend for backend in world.backends if backend.waiting())
+        wire = first.accept()
+        wire.await_bytes(200_000)
+        wire.cut()
+        (other,) = [backend for backend in world.backends if backend is not first]
+        server = other.accept()
+        _, _, rest = plain(server.await_bytes(400)).partition(b"\r\n\r\n")
+        self.assertEqual(LONG, rest + server.await_bytes(len(LONG) - len(rest)))
+        server.send(OK)
+        self.assertTrue(client.take().endswith(b"\r\n\r\nok"))
+
+    def test_resource_disk_full(self) -> None:
+        """Without room for it the client of a site hears 507."""
+        world = self.world(kind=SiteWorld, spool=Full)
+        client = world.client()
+        client.send(post(b"x" * ROOM * 3).replace(b"POST /", b"PUT /app"))
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 507 "))
