@@ -296,6 +296,29 @@ class RulesTests(TestCase):
             '[[http]]\nlisten = "tcp6:80:interface=\\\\:\\\\:1"\n'
         )
 
+    def test_keys_of_streams(self) -> None:
+        """What a TCP connection does not have cannot be hashed."""
+        text = '[upstreams.a]\npolicy = "hash"\nhash_key = "$host"\n[[http]]\nupstream = "a"\n'
+        parse(text)
+        said = "stream[0] uses this upstream: a stream has only $remote_addr"
+        for stream in ('upstream = "a"', 'sni_routes = { "x.example" = "a" }'):
+            self.assertEqual(
+                [f"upstreams.a.hash_key: {said}"], problems(f"{text}[[stream]]\n{stream}\n")
+            )
+        plain = text.replace("$host", "$remote_addr")
+        parse(f'{plain}[[stream]]\nupstream = "a"\n')
+
+    def test_cookies_for_everybody(self) -> None:
+        """A cookie for other sites' pages has to be a secure one."""
+        text = "[upstreams.a]\nsticky = { samesite = 'none'%s }\n"
+        self.assertEqual(
+            [
+                "upstreams.a.sticky.samesite: browsers take 'none' with secure = true only"
+            ],
+            problems(text % ""),
+        )
+        parse(text % ", secure = true")
+
     def test_repeated_servers(self) -> None:
         """One address twice in an upstream is refused, in any spelling."""
         self.assertEqual(
@@ -368,9 +391,7 @@ class SupportTests(TestCase):
         cases = {
             "workers = 2": "workers",
             '[store]\nurl = "redis+sentinel://a/m/0"': "store.url",
-            '[upstreams.a]\npolicy = "hash"': "upstreams.a.policy",
             '[upstreams.a]\ncounting = "strict"': "upstreams.a.counting",
-            '[upstreams.a]\nnext_upstream = ["error", "http_500"]': "upstreams.a.next_upstream[1]",
             "[admin]\nrate_limit = { rate = 1 }": "admin.rate_limit",
         }
         for text, path in cases.items():

@@ -162,5 +162,5 @@ def moment(seconds: float | None) -> Json:
     """Seconds to the millisecond; whole ones without a fraction."""
     if seconds is None:
         return None
-    rounded = round(seconds, 3)
+    rounded = round(float(seconds), 3)
     return int(rounded) if rounded.is_integer() else rounded

@@ -44,6 +44,7 @@ def broken_rules(document: dict[str, object]) -> Iterator[Problem]:
     yield from _unknown_upstreams(document)
     yield from _shared_places(document)
     yield from _repeated_servers(document)
+    yield from _keys_of_streams(document)
     yield from _open_doors(document)
 
 
@@ -118,6 +119,22 @@ def _repeated_servers(document: dict[str, object]) -> Iterator[Problem]:
             if address in seen:
                 yield (*path, "address"), f"{address} is already {shown(seen[address])}"
             seen.setdefault(address, path)
+
+
+def _keys_of_streams(document: dict[str, object]) -> Iterator[Problem]:
+    """A TCP connection has an address and nothing else to go by."""
+    upstreams = _table(document.get("upstreams"))
+    used: dict[object, Path] = {}
+    for path, listener in _tables(document.get("stream"), "stream"):
+        routes = _table(listener.get("sni_routes"))
+        for name in (listener.get("upstream", DEFAULT_UPSTREAM), *routes.values()):
+            if isinstance(name, str):
+                used.setdefault(name, path)
+    for name, upstream in upstreams.items():
+        key = _table(upstream).get("hash_key", "$remote_addr")
+        if name in used and _table(upstream).get("policy") == "hash" and key != "$remote_addr":
+            said = f"{shown(used[name])} uses this upstream: a stream has only $remote_addr"
+            yield ("upstreams", name, "hash_key"), said
 
 
 def _open_doors(document: dict[str, object]) -> Iterator[Problem]:

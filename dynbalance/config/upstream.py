@@ -69,6 +69,10 @@ class StickyConfig:
     httponly: bool = True
     samesite: str = field(default="lax", validator=one_of("lax", "strict", "none"))
 
+    def __attrs_post_init__(self) -> None:
+        if self.samesite == "none" and not self.secure:
+            raise OptionError("samesite", "browsers take 'none' with secure = true only")
+
 
 @frozen(slots=True, kw_only=True)
 class ServerTlsConfig:
