@@ -56,8 +56,7 @@ class Channel(ResponseWriter):
         self._exchange: Exchange | MountedAdmin | None = None
         self._body: BodyReader | None = None
         self._tunnel = False
-        # No request is read any more.
-        self._closing = False
+        self._closing = False  # no request is read any more
         # The client's bytes are left in the kernel; it is the exchange's wish.
         self._held_back = False
         self._request_held = False
@@ -65,8 +64,7 @@ class Channel(ResponseWriter):
         self._blocked = False
         self._unsent = 0
         self.suffix = listener.forwarding.origin(client, listener.scheme, b"").fields
-        # For the access log.
-        self._begun = 0.0
+        self._begun = 0.0  # for the access log
 
     def __repr__(self) -> str:
         return f"<Channel of {self.client} {self._exchange} requests={self._requests}>"
@@ -231,12 +229,11 @@ class Channel(ResponseWriter):
             return
         if not self._blocked:
             self.listener.deadlines.set(self, self.listener.settings.keepalive_timeout)
-        if self._held_back:
-            self._request_held = False
+        self._request_held = False
         if not self._reading:
             if self._buffer:
                 self._read(self._buffer)
-            elif self._held_back:
+            else:
                 self._read_on()
 
     def _log_access(self, exchange: Exchange | MountedAdmin | None) -> None:
