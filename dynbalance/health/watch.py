@@ -132,32 +132,38 @@ class HealthChecks:
             if server is not None and key not in self._watched:
                 self._watched[key] = _Watch(self, server)
 
-    async def conclude(self, server: Server, judge: Judge, cause: str) -> None:
+    async def conclude(self, server: Server, judge: Judge, cause: str) -> bool:
         """
-        Make what the judge says true on all nodes; never fails.
+        Make what the judge says true on all nodes, or at least here.
 
         @param cause: why it is down; empty if it is not.
+        @return: whether there is nothing left to be told; never fails.
         """
         name, key = self.upstream.name, server.key
+        news = server.checked_down is not bool(cause)
+        told = True
         try:
             if not await self.store.conclude_check(name, self.membership.node, key, cause):
                 # Another node checks it by now; this one will hear so.
                 judge.down = server.checked_down
-                return
+                return True
             await self.membership.refresh(name)
         except StoreUnavailable:
             self.upstream.set_checked(key, bool(cause), cause)
+            told = False
         except Exception:  # noqa: BLE001 - the next check says it again
             self._log.failure("What a health check has concluded could not be published")
-            return
-        say = self._log.warn if cause else self._log.info
-        say(
-            "Server {server} of upstream {upstream} is {where}: its health check {found}",
-            server=key,
-            upstream=name,
-            where="out" if cause else "back",
-            found=f"fails: {cause}" if cause else "passes",
-        )
+            return False
+        if news:
+            say = self._log.warn if cause else self._log.info
+            say(
+                "Server {server} of upstream {upstream} is {where}: its health check {found}",
+                server=key,
+                upstream=name,
+                where="out" if cause else "back",
+                found=f"fails: {cause}" if cause else "passes",
+            )
+        return told
 
 
 class _Watch:
@@ -176,6 +182,7 @@ class _Watch:
         self._check: Check | None = None
         self._stopped = False
         self._concluding = False
+        self._told = True
         self._cause = ""
         self._begun = 0.0
         first = settings.interval * settings.jitter * checks.random()
@@ -211,12 +218,14 @@ class _Watch:
         checks.slots.release()
         self._judge.hear(finding)
         self._cause = finding.cause or self._cause
-        # Also what could not be said before, and what others have undone.
-        if self._judge.down is not server.checked_down and not self._concluding:
+        # Also what others have undone.
+        news = self._judge.down is not server.checked_down or not self._told
+        if news and not self._concluding:
             cause = self._cause if self._judge.down else ""
             self._concluding = True
             concluded = Deferred.fromCoroutine(checks.conclude(server, self._judge, cause))
             concluded.addCallback(self._concluded)
 
-    def _concluded(self, result: None) -> None:
+    def _concluded(self, told: bool) -> None:
         self._concluding = False
+        self._told = told

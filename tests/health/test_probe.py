@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.address import Address
 from dynbalance.health.judge import Finding
-from dynbalance.health.probe import Probe, Approach
+from dynbalance.health.probe import Approach, Probe
 from dynbalance.health.questions import HttpQuestion, Question, TcpQuestion
 from dynbalance.net.direct import carrier
 from dynbalance.net.names import Names

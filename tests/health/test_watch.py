@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+from twisted.internet.defer import fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
 from dynbalance.balancer.server import Server, State
 from dynbalance.balancer.upstream import FileServer
 from dynbalance.config import HealthCheckConfig
+from dynbalance.errors import StoreUnavailable
 from dynbalance.health.judge import Finding
 from dynbalance.health.watch import AT_ONCE, HealthChecks
 from dynbalance.store.contract import Intent, ServerOrder
@@ -319,6 +322,24 @@ class HealthChecksTests(TestCase):
         self.assertEqual(State.UP, one.state())
         self.world.run_for(INTERVAL)
         self.assertEqual(State.UNHEALTHY, one.state())
+
+    def test_said_again(self) -> None:
+        """What the store did not take is believed here, and said until it does."""
+        one, two = self.node("one"), self.node("two")
+        self.world.run_for(1)
+        with capturedLogs() as logs:
+            conclude = one.store.conclude_check
+            one.store.conclude_check = (  # type: ignore[method-assign]
+                lambda *args: fail(StoreUnavailable("OOM command not allowed"))
+            )
+            self.world.answers[KEY] = "status 500"
+            self.world.run_for(3 * INTERVAL)
+            self.assertEqual([State.UNHEALTHY, State.UP], [one.state(), two.state()])
+            one.store.conclude_check = conclude  # type: ignore[method-assign]
+            self.world.run_for(INTERVAL)
+            self.assertEqual([State.UNHEALTHY] * 2, [one.state(), two.state()])
+        lines = [formatEvent(event) for event in logs]
+        self.assertEqual(1, sum("is out: its health check fails" in line for line in lines), lines)
 
     def test_bounded(self) -> None:
         """No more than so many checks are under way at once; the others have their turn."""

@@ -296,6 +296,41 @@ class HandTests(_Stored):
         self.assertEqual(lines[1]["after"], lines[2]["before"])
         self.assertAlmostEqual(self.now(), float(lines[0]["at"]), places=-1)
 
+    async def test_history_of_checks(self) -> None:
+        """What health checks conclude is in the audit trail, with the cause and the node."""
+        await self.store.claim_checks("default", "one", [A], 10.0)
+        await self.store.conclude_check("default", "one", A, "status 500")
+        await self.store.conclude_check("default", "one", A, "")
+        entries = [fields for _, fields in self.client("XRANGE", "upstream:history", "-", "+")]
+        lines = [
+            {k.decode(): v.decode() for k, v in zip(e[::2], e[1::2], strict=True)} for e in entries
+        ]
+        self.assertEqual(["unhealthy", "healthy"], [line["action"] for line in lines])
+        self.assertEqual({"health_check"}, {line["who"] for line in lines})
+        found = json.loads(lines[0]["after"])
+        self.assertEqual(("status 500", "one"), (found["cause"], found["node"]))
+        self.assertAlmostEqual(self.now(), found["at"], places=-1)
+        self.assertEqual(lines[0]["after"], lines[1]["before"])
+
+    async def test_checks_written_by_hand(self) -> None:
+        """Whoever writes an entry wants the server out; a claim that is none is free."""
+        for text, cause in (("", "unhealthy"), ("[]", "unhealthy"), ('{"cause":"hm"}', "hm")):
+            self.client("HSET", "upstream:unhealthy", A, text)
+            self.assertEqual({A: cause}, (await self.store.snapshot("default")).unhealthy)
+        self.client("HSET", "upstream:probers", A, "me")
+        self.assertEqual({A}, await self.store.claim_checks("default", "one", [A], 10.0))
+
+    async def test_forgotten_checks(self) -> None:
+        """What nobody has claimed for an hour is no server of anybody."""
+        await self.store.claim_checks("default", "one", [A, B], 10.0)
+        await self.store.conclude_check("default", "one", A, "gone")
+        for hours, left in ((0.9, {A.encode(), B.encode()}), (1.1, {B.encode()})):
+            till = f"{self.now() - 3600 * hours:.3f} one"
+            self.client("HSET", "upstream:probers", A, till)
+            await self.store.claim_checks("default", "one", [B], 10.0)
+            self.assertEqual(left, set(self.client("HKEYS", "upstream:probers")))
+        self.assertEqual({}, (await self.store.snapshot("default")).unhealthy)
+
     async def test_history_is_bounded(self) -> None:
         """The audit trail keeps about the last thousand changes."""
         await self.store.add("default", order(), "ops")
@@ -315,8 +350,11 @@ class HandTests(_Stored):
             await store.open()
             await store.add(name, order(), "ops")
             await store.sync("n:1", 10.0, {name: Report(held={A: 1, B: 1}, full=True)})
+            await store.claim_checks(name, "n:1", [A], 10.0)
+            await store.conclude_check(name, "n:1", A, "status 500")
             keys = {key.decode() for key in self.client("KEYS", "*")}
             suffixes = "servers:zset servers:meta heartbeat revision nodes sync changed file:zset"
+            suffixes += " unhealthy probers"
             self.assertEqual(
                 {f"{base}:{s}" for s in [*suffixes.split(), "history", "node:n%3A1:conns"]}, keys
             )
