@@ -161,7 +161,7 @@ class TransportSession(Session):
 
     def refuse(self) -> None:
         self._client.session = None
-        self._client.transport.abortConnection()
+        self._client.transport.loseConnection()
 
     def silence(self) -> float:
         if self._leaving:

@@ -100,7 +100,8 @@ class Site:
             elif what == b"flow":
                 await self.flow(int(argument), writer)
                 return True
-        farewell = b"Connection: close\r\n" if self.ending else b""
+        last = self.ending or fields.get(b"connection") == b"close"
+        farewell = b"Connection: close\r\n" if last else b""
         head = b"HTTP/1.1 %d Said\r\nX-Server: %s\r\n%sContent-Length: %d\r\n\r\n" % (
             (status, self.name, farewell, len(body))
         )
@@ -230,8 +231,9 @@ def tls_of(certificate, key, client_ca=""):
 async def main(port, name, *files):
     """Serve until TERM."""
     site = Site(name)
+    tls = tls_of(*files) if files else None
     server = await asyncio.start_server(
-        site.connected, "127.0.0.1", port, limit=MIB, backlog=1024, ssl=tls_of(*files) if files else None
+        site.connected, "127.0.0.1", port, limit=MIB, backlog=1024, ssl=tls
     )
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)

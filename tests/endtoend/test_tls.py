@@ -1,65 +1,32 @@
 """
-TLS on both sides, HTTP/2 from clients, and PROXY headers in and out.
+HTTP over TLS on both sides, HTTP/2 from clients, and PROXY headers in and out.
 """
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import socket
 import subprocess
-from pathlib import Path
 from typing import Any
 
-from dynbalance.net.tls import KeyPair
+from twisted.internet.address import IPv4Address
+
+from dynbalance.net.proxyprotocol import header
+from tests.endtoend.certificates import TlsCase, listener_tls, table
 from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import LOOPBACK, EndToEndCase, program, wait_until
+from tests.endtoend.harness import LOOPBACK, ask, program, wait_until
 from tests.endtoend.servers import Backend
-from tests.net.authority import Authority
-
-
-def table(header: str, **values: str | bool | list[str]) -> str:
-    """TOML of a table."""
-    return "\n".join([f"[{header}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items()), ""])
-
-
-def listener_tls(kind: str, pair: KeyPair, **more: str | list[str]) -> str:
-    return table(f"{kind}.tls", certificate=pair.certificate, key=pair.key, **more)
-
-
-class TlsCase(EndToEndCase):
-    """
-    @ivar authority: whom everybody trusts.
-    @ivar pair: for C{a.example} and 127.0.0.1.
-    """
-
-    def setUp(self) -> None:
-        self.files = Path(self.directory("certificates"))
-        self.authority = Authority(self.files)
-        self.pair = self.authority.issue("a.example", LOOPBACK, file="a")
-
-    def curl(
-        self, port: int, target: str, *options: str, stdin: bytes = b"", name: str = "a.example"
-    ) -> subprocess.CompletedProcess[bytes]:
-        command = [program("curl"), "-sS", "--max-time", "20", "--cacert", self.authority.file]
-        command += ["--resolve", f"{name}:{port}:{LOOPBACK}", *options]
-        return subprocess.run(
-            [*command, f"https://{name}:{port}{target}"],
-            input=stdin, capture_output=True, timeout=30, check=False,
-        )  # fmt: skip
-
-    def got(self, port: int, target: str, *options: str, **more: Any) -> bytes:
-        """What curl gets."""
-        done = self.curl(port, target, *options, **more)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+from tests.net.authority import server_context
 
 
 class ListenerTests(TlsCase):
     """Clients by TLS."""
 
     def serve(
-        self, more: str = "", routes: str = "[]", http: str = "", **tls: str | list[str]
+        self, more: str = "", routes: str = "[]", settings: str = "", **tls: str | list[str]
     ) -> None:
         self.backend = Backend(self)
         self.log = os.path.join(str(self.files), "access.log")
@@ -67,7 +34,7 @@ class ListenerTests(TlsCase):
             self,
             http={"access_log": self.log},
             more=listener_tls("http", self.pair, **tls) + more,
-            routes=routes + "\n" + http,
+            routes=routes + "\n" + settings,
         )
         self.daemon.add(self.backend.port)
 
@@ -143,7 +110,7 @@ class ListenerTests(TlsCase):
             more=table("upstreams.other")
             + f'servers = [{{ address = "{other.address}" }}]\nclient_max_body_size = 10\n',
             routes='[{ path = "/echo/o", upstream = "other" }]',
-            http='set_headers = { X-Extra = "$scheme $remote_addr", X-Forwarded-For = "" }',
+            settings='set_headers = { X-Extra = "$scheme $remote_addr", X-Forwarded-For = "" }',
         )
         for option in ("--http1.1", "--http2"):
             self.assertEqual(b"x", self.got(self.daemon.http, "/echo/o", option, "-d", "x"))
@@ -176,3 +143,178 @@ class ListenerTests(TlsCase):
         except OSError:
             return False
         return True
+
+
+class ServerTests(TlsCase):
+    """Servers by TLS."""
+
+    def serve(self, *backends: Backend, **tls: str | bool) -> None:
+        more = table("upstreams.default.tls", ca=self.authority.file, **tls)
+        self.daemon = Daemon(self, upstream={"retry_budget": 0}, more=more)
+        for backend in backends:
+            self.daemon.add(backend.port, max_fails=0)
+
+    def files_of(self, *names: str, **options: Any) -> tuple[str, str]:
+        pair = self.authority.issue(*names, file=f"issued-{len(os.listdir(self.files))}", **options)
+        return pair.certificate, pair.key
+
+    def refusal(self, name: str, *tls: str, **ours: str | bool) -> str:
+        """What the log says when a server is not accepted; the client gets 502."""
+        self.serve(Backend(self, name, *tls), **ours)
+        self.assertEqual(502, ask(self.daemon.http).status)
+        lines = self.daemon.process.log().splitlines()
+        return next(line for line in lines if "the TLS handshake failed" in line)
+
+    def test_good(self) -> None:
+        """A good server is asked, its connection kept, and large bodies pass both ways."""
+        backend = Backend(self, "backend", *self.files_of(LOOPBACK))
+        self.serve(backend)
+        before = None
+        for _ in range(5):
+            accepted = ask(self.daemon.http, "/accepted").json
+            self.assertIn(before, (None, accepted))
+            before = accepted
+        body = os.urandom(2_000_000)
+        self.assertEqual(body, ask(self.daemon.http, "/echo", "POST", body).body)
+        self.assertEqual(8 << 20, len(ask(self.daemon.http, f"/flow/{8 << 20}").body))
+        self.assertIn(b"X-Forwarded-Proto: http\r\n", ask(self.daemon.http, "/head").body)
+
+    def test_server_name(self) -> None:
+        """The certificate may be for a name that the configuration says."""
+        self.serve(Backend(self, "backend", *self.files_of("b.example")), server_name="b.example")
+        self.assertEqual(200, ask(self.daemon.http).status)
+
+    def test_wrong_name(self) -> None:
+        """A certificate for somebody else is refused, and the log says for whom it is."""
+        why = self.refusal("backend", *self.files_of("b.example"))
+        self.assertIn("the certificate is for b.example, not for 127.0.0.1", why)
+
+    def test_expired(self) -> None:
+        """An old certificate is refused."""
+        why = self.refusal("backend", *self.files_of(LOOPBACK, begins=-9, ends=-1))
+        self.assertIn("it has expired", why)
+
+    def test_self_signed(self) -> None:
+        """A certificate that vouches for itself is refused, unless nothing is verified."""
+        files = self.files_of(LOOPBACK, self_signed=True)
+        self.assertIn("self-signed", self.refusal("backend", *files))
+        self.serve(Backend(self, "again", *files), verify=False)
+        self.assertEqual(200, ask(self.daemon.http).status)
+
+    def test_client_certificate(self) -> None:
+        """We show a certificate where a server asks for one."""
+        ours = self.authority.issue("us", file="us", client=True)
+        backend = Backend(self, "backend", *self.files_of(LOOPBACK), self.authority.file)
+        self.serve(backend, certificate=ours.certificate, key=ours.key)
+        self.assertEqual(200, ask(self.daemon.http).status)
+
+    def test_next_server(self) -> None:
+        """A handshake that fails is a connection that fails: another server is asked."""
+        good = Backend(self, "good", *self.files_of(LOOPBACK))
+        bad = Backend(self, "bad", *self.files_of("b.example"))
+        self.serve(good, bad)
+        for _ in range(10):
+            said = ask(self.daemon.http, "/", "POST", b"once")
+            self.assertEqual((200, b"good"), (said.status, said.body))
+
+    def test_unusable_files(self) -> None:
+        """Certificates that cannot be used end the start, each by its option's path."""
+        more = table("http.tls", certificate="/nowhere.crt", key="/nowhere.key")
+        daemon = Daemon(self, more=more, wait=False)
+        self.assertEqual(1, daemon.process.wait())
+        self.assertIn("dynbalance: http[0].tls.certificate: /nowhere.crt:", daemon.process.log())
+        more = table("upstreams.default.tls", ca="/nowhere.crt")
+        daemon = Daemon(self, more=more, wait=False, name="another")
+        self.assertEqual(1, daemon.process.wait())
+        self.assertIn("dynbalance: upstreams.default.tls.ca: /nowhere.crt:", daemon.process.log())
+
+
+V2 = header(2, IPv4Address("TCP", "10.1.2.3", 1000), IPv4Address("TCP", "10.9.9.9", 443))
+GET = b"GET /head HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+class PrefaceTests(TlsCase):
+    """PROXY headers to an HTTP listener, and from it."""
+
+    def say(self, data: bytes) -> bytes:
+        with socket.create_connection((LOOPBACK, self.daemon.http), 10) as client:
+            client.sendall(data)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+    def test_accepted(self) -> None:
+        """The address of a header in either version is the client's, if its sender is trusted."""
+        backend = Backend(self)
+        trusted = {"proxy_protocol": True, "trusted_proxies": ["127.0.0.0/8"]}
+        self.daemon = Daemon(self, http=trusted)
+        self.daemon.add(backend.port)
+        for preface in (b"PROXY TCP4 10.1.2.3 10.9.9.9 1000 443\r\n", V2):
+            head = self.say(preface + GET)
+            self.assertIn(b"\r\nX-Real-IP: 10.1.2.3\r\nX-Forwarded-For: 10.1.2.3\r\n", head)
+        self.assertIn(b"X-Real-IP: 127.0.0.1\r\n", self.say(b"PROXY UNKNOWN\r\n" + GET))
+        with contextlib.suppress(ConnectionError):
+            self.assertEqual(b"", self.say(GET))
+        wait_until(lambda: "broken header from" in self.daemon.process.log(), "the log")
+
+    def test_not_trusted(self) -> None:
+        """A header of somebody else is read, and not believed."""
+        backend = Backend(self)
+        others = {"proxy_protocol": True, "trusted_proxies": ["10.0.0.0/8"]}
+        self.daemon = Daemon(self, http=others)
+        self.daemon.add(backend.port)
+        self.assertIn(b"X-Real-IP: 127.0.0.1\r\n", self.say(V2 + GET))
+
+    def test_before_tls(self) -> None:
+        """The header comes before the handshake, with both versions of HTTP."""
+        backend = Backend(self)
+        trusted = {"proxy_protocol": True, "trusted_proxies": ["127.0.0.0/8"]}
+        self.daemon = Daemon(self, http=trusted, more=listener_tls("http", self.pair))
+        self.daemon.add(backend.port)
+        for option in ("--http1.1", "--http2"):
+            head = self.got(self.daemon.http, "/head", option, "--haproxy-protocol")
+            self.assertIn(b"X-Forwarded-Proto: https\r\n", head)
+
+    def test_sent(self) -> None:
+        """A server hears first of the client, once on each connection, in clear before TLS."""
+        for version in (1, 2):
+            for tls in (False, True):
+                with socket.create_server((LOOPBACK, 0)) as server:
+                    server.settimeout(10)
+                    more = table("upstreams.default.tls", ca=self.authority.file) if tls else ""
+                    name = f"dynbalance{version}{tls}"
+                    upstream = {"proxy_protocol": version}
+                    self.daemon = Daemon(self, name=name, upstream=upstream, more=more)
+                    self.daemon.add(server.getsockname()[1])
+                    self._ask_twice(server, version, tls)
+
+    def _ask_twice(self, server: socket.socket, version: int, tls: bool) -> None:
+        client = http.client.HTTPConnection(LOOPBACK, self.daemon.http, timeout=10)
+        self.addCleanup(client.close)
+        for _ in range(2):
+            client.connect()
+            client.putrequest("GET", "/")
+            client.endheaders()
+            accepted, _ = server.accept()
+            with contextlib.ExitStack() as closing:
+                closing.enter_context(accepted)
+                here = IPv4Address("TCP", *client.sock.getsockname())
+                there = IPv4Address("TCP", LOOPBACK, self.daemon.http)
+                expected = header(version, here, there)
+                self.assertEqual(expected, _exactly(accepted, len(expected)))
+                said = accepted
+                if tls:
+                    said = server_context(self.pair).wrap_socket(accepted, server_side=True)
+                    closing.enter_context(said)
+                self.assertTrue(said.recv(65536).startswith(b"GET / HTTP/1.1\r\n"))
+                said.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                self.assertEqual(b"ok", client.getresponse().read())
+                self.assertEqual(b"", said.recv(1))
+            client.close()
+
+
+def _exactly(skt: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = skt.recv(size - len(data))
+        assert more, data
+        data += more
+    return data
