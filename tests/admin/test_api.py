@@ -469,6 +469,17 @@ class ChangeTests(ApiCase):
         self.post("toggle", host="10.0.0.1", port=80, action="drain", deadline="0.5")
         self.assertEqual("disable", self.status()["drain_then"])
 
+    def test_slow_start(self) -> None:
+        """A server may be added with a slow start of its own, and shows how far it is."""
+        self.post("add", host="10.0.0.2", port=80, slow_start=64)
+        (_, shown) = self.get("status")["data"]
+        self.assertEqual(0.016, shown["slow_start"])
+        self.balancer.upstream("default").tick()
+        self.wait(32)
+        self.balancer.upstream("default").tick()
+        (_, shown) = self.get("status")["data"]
+        self.assertGreater(shown["slow_start"], 0.4)
+
     def test_remove_with_drain(self) -> None:
         """C{remove} with C{drain} lets the server finish first."""
         document = self.post("remove", host="10.0.0.1", port=80, drain=30)
@@ -778,6 +789,9 @@ class PageTests(ApiCase):
             'dynbalance_upstream_servers{state="up",upstream="api"} 1.0',
             'dynbalance_upstream_servers{state="down",upstream="api"} 1.0',
             'dynbalance_upstream_servers{state="up",upstream="default"} 0.0',
+            'dynbalance_upstream_waiting{upstream="api"} 0.0',
+            'dynbalance_upstream_panic{upstream="api"} 0.0',
+            f"dynbalance_server_slow_start{{{labels}}} 1.0",
             f"dynbalance_server_connections{{{labels}}} 1.0",
             f"dynbalance_server_shared_connections{{{labels}}} 1.0",
             f"dynbalance_server_picks_total{{{labels}}} 1.0",

@@ -90,6 +90,16 @@ class MembershipTests(TestCase):
         self.clock.pump([INTERVAL] * 5)
         self.assertEqual(self.store.calls, ["sync"] * 5)
 
+    def test_time_passes(self) -> None:
+        """With every exchange, also with a failing one, time passes for each upstream."""
+        ticks: list[str] = []
+        for upstream in self.balancer:
+            self.patch(upstream, "tick", lambda name=upstream.name: ticks.append(name))
+        self.successResultOf(self.membership.start())
+        self.store.lose()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(["default", "api"] * 2, ticks)
+
     def test_publishes_absolute_numbers(self) -> None:
         """The store hears what this node holds, and that it ended."""
         self.add(9001)
