@@ -148,6 +148,12 @@ class Http2Client(H2Connection):
             self._full.add(streamID)
         return min(window, _AHEAD) - queued
 
+    def _handleWindowUpdate(self, event: Any) -> None:
+        super()._handleWindowUpdate(event)
+        waiting, self._sendingDeferred = self._sendingDeferred, None
+        if waiting is not None:
+            waiting.callback(None)
+
     def _sendPrioritisedData(self, *args: object) -> None:
         """Send frames in the order of their streams' priorities, until none is left."""
         for _ in range(_BURST):

@@ -116,6 +116,7 @@ class StreamTlsTests(StreamCase):
             client = self.connect()
             client.sendall(GET)
             self.assertTrue(self.until_closed(client).endswith(b"\r\n\r\ngood"))
+            client.close()
         causes = [each["cause"] for line in self.logged(6) for each in line["attempts"]]
         self.assertTrue(any("is for b.example, not for 127.0.0.1" in cause for cause in causes))
 
