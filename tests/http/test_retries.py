@@ -96,6 +96,18 @@ class StatusTests(RetryCase):
         self.assertEqual(sized(b"1", b"500 Trouble"), seen)
         self.assertEqual([1, 1, 1], [server.picks for server in world.servers])
 
+    def test_never_twice(self) -> None:
+        """A server that was tried is not asked again, even if the policy would."""
+        upstream = {**conditions("http_500"), "policy": "hash", "hash_key": "the same"}
+        world = self.world(3, upstream=upstream, max_fails=0)
+        client = world.client()
+        client.send(GET)
+        for _ in range(3):
+            [backend] = [each for each in world.backends if each.waiting()]
+            backend.accept().send(TROUBLE)
+        self.assertEqual(TROUBLE, client.take())
+        self.assertEqual([1, 1, 1], [server.picks for server in world.servers])
+
     def test_nobody_left(self) -> None:
         """
         The tries do not know who has failed before: an answer is discarded for

@@ -91,13 +91,16 @@ class ChoosingTests(StreamCase):
         self.assertEqual((0, 1), (self.upstream.waiting, self.listener.refused))
 
     def test_cut_while_waiting(self) -> None:
-        """The listener's end is the end of the wait, too."""
+        """The listener's end is the end of the wait, too: nobody keeps a place."""
         self.wait_in_line()
         second = self.client()
         self.pump.settle()
-        self.listener.abort_all()
-        second.expect_end()
+        [waiting] = [each for each in self.listener.sessions if each.lease is None]
+        waiting.abort()
         self.assertEqual(0, self.upstream.waiting)
+        second.expect_end()
+        self.listener.abort_all()
+        self.first.expect_end()
 
     def test_retry_budget(self) -> None:
         """When many servers refuse, retries end with the budget."""
