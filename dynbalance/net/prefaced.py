@@ -15,7 +15,7 @@ import socket
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import ServerFactory
 
 from dynbalance.log import Logger
@@ -134,7 +134,9 @@ class Prefaced(ServerFactory):
         address = Target(skt.family, peer).as_twisted()
         if source is not None and self._trusts(plain_host(address)):
             address = source
-            peer = _sockaddr(source)
+            if not isinstance(source, UNIXAddress):
+                # No transport of TCP's can say that it comes from a path.
+                peer = _sockaddr(source)
         accept_socket = getattr(self.factory, "accept_socket", None)
         try:
             if accept_socket is not None:
@@ -233,10 +235,8 @@ class _Reading:
         self._to.ended(self)
 
 
-def _sockaddr(place: Place) -> Any:
+def _sockaddr(place: IPv4Address | IPv6Address) -> Any:
     """As C{socket.accept} would have given it."""
     if isinstance(place, IPv6Address):
         return (place.host, place.port, 0, 0)
-    if isinstance(place, IPv4Address):
-        return (place.host, place.port)
-    return place.name
+    return (place.host, place.port)

@@ -175,6 +175,30 @@ class Http2Tests(TlsCase):
         client.until_ended(stream)
         self.assertEqual("502", client.statuses[stream])
 
+    def test_idle(self) -> None:
+        """A connection that asks for nothing is closed after C{keepalive_timeout}."""
+        self.daemon = Daemon(
+            self,
+            name="impatient",
+            http={"keepalive_timeout": 0.5, "client_header_timeout": 0.5, "mount_admin": True},
+            more=listener_tls("http", self.pair),
+        )
+        self.daemon.add(self.backend.port)
+        client, silent = Client(self), Client(self)
+        client.until_ended(client.ask("/"))
+        slow = client.ask("/held")
+        wait_until(lambda: self.backend.told("/waiting") == 1, "the request")
+        time.sleep(1.0)
+        self.backend.told("/release")
+        client.until_ended(slow)
+        status = client.ask("/upstream/health")
+        client.until_ended(status)
+        self.assertIn(b'"code":200', client.bodies[status])
+        for each in (client, silent):
+            while not each.closed:
+                each.read()
+            self.assertTrue(any(isinstance(e, ConnectionTerminated) for e in each.events))
+
     def test_end(self) -> None:
         """At the daemon's end a client hears of it, gets its answer, and is closed."""
         client, idle = Client(self), Client(self)
