@@ -67,7 +67,7 @@ class Place:
         self._timers.set(self, seconds)
         return True
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         """Wait no more."""
         self._timers.forget(self)
         self._upstream.leave_queue(self)
@@ -77,5 +77,5 @@ class Place:
         self._owner.slot_granted(lease)
 
     def deadline_passed(self) -> None:
-        self.leave()
+        self.cancel()
         self._owner.waited_in_vain()

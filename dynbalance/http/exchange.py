@@ -46,7 +46,7 @@ class Exchange(Tunnel):
     """
 
     __slots__ = (
-        "_again", "_begun", "_choosing", "_chosen", "_over", "_place", "_resolving", "_tries",
+        "_again", "_begun", "_choosing", "_chosen", "_over", "_tries", "_waits_for",
         "key", "no_body",
     )
 
@@ -67,8 +67,8 @@ class Exchange(Tunnel):
         self._request_paused = False
         self._lease: Lease | None = None
         self._connection: ServerConnection | None = None
-        self._resolving: Deferred[Any] | None = None
-        self._place: Place | None = None
+        # An address, or a place in the line.
+        self._waits_for: Deferred[Any] | Place | None = None
         # From the first failure on.
         self._tries: Tries | None = None
         self._begun = to.hub.now
@@ -158,7 +158,7 @@ class Exchange(Tunnel):
         if isinstance(target, Target):
             self._dial(target)
         else:
-            self._resolving = target
+            self._waits_for = target
             target.addCallbacks(self._resolved, self._unresolved)
 
     def _wait_in_line(self) -> None:
@@ -168,28 +168,28 @@ class Exchange(Tunnel):
             tried = () if self._tries is None else self._tries.tried
             place = Place(to.upstream, to.deadlines, self)
             if place.take(to.settings.queue_timeout, tried, self.key):
-                self._place = place
+                self._waits_for = place
                 return
         self.waited_in_vain()
 
     def slot_granted(self, lease: Lease) -> None:
-        self._place = None
+        self._waits_for = None
         self._lease = lease
         self.start()
 
     def waited_in_vain(self) -> None:
-        self._place = None
+        self._waits_for = None
         upstream = self._to.upstream
         why = upstream.why_none(() if self._tries is None else self._tries.tried)
         self._log.error("{upstream}: {why}", upstream=upstream.name, why=why)
         self._answer(failure_status(Cause.NO_SERVER))
 
     def _resolved(self, target: Target) -> None:
-        self._resolving = None
+        self._waits_for = None
         self._dial(target)
 
     def _unresolved(self, failure: Failure) -> None:
-        self._resolving = None
+        self._waits_for = None
         if not self._over:
             self._attempt_failed(Cause.ERROR, f"name lookup failed: {failure.value}", Sent.NOTHING)
 
@@ -379,8 +379,6 @@ class Exchange(Tunnel):
         if self._over:
             return
         self._over = True
-        if self._resolving is not None:
-            self._resolving.cancel()
-        if self._place is not None:
-            self._place.leave()
+        if self._waits_for is not None:
+            self._waits_for.cancel()
         self._front.ended()

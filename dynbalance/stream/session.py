@@ -312,7 +312,7 @@ class Session:
     def _stop_calling(self) -> bool:
         """@return: whether a server was being called, or waited for."""
         if self._place is not None:
-            self._place.leave()
+            self._place.cancel()
             self._place = None
             return True
         dial, self._dial = self._dial, None

@@ -80,7 +80,7 @@ class KeyTests(ChoosingCase):
             )
             places: dict[int, set[int]] = {}
             for _ in range(2):
-                for user in range(12):
+                for user in range(40):
                     request = GET.replace(b"/ ", b"/?user=%d " % user, 1)
                     places.setdefault(user, set()).add(self.ask(world, request)[0])
             self.assertTrue(all(len(each) == 1 for each in places.values()), places)
