@@ -136,6 +136,9 @@ class _Pour:
     def resumeProducing(self) -> None:
         connection = self._connection
         transport = connection.transport
+        if connection.exchange is not self._exchange:
+            # Given up; by now the body may be on its way to another server.
+            return
         if not self._body.left:
             transport.unregisterProducer()
             transport.registerProducer(connection, True)

@@ -227,6 +227,34 @@ class BufferedTests(HttpTestCase):
         server.send(OK)
         self.assertEqual(OK, client.take())
 
+    def test_discarded_while_it_flows(self) -> None:
+        """
+        A server that takes more and answers in the same moment, with an answer that
+        is not passed on, has nothing of what the next one gets.
+        """
+        world = self.world(2, upstream={"next_upstream": ("http_503",)})
+        client = world.client()
+        client.send(post(LONG).replace(b"POST", b"PUT"))
+        first = next(backend for backend in world.backends if backend.waiting())
+        wire = first.accept()
+        wire.await_bytes(200_000)
+        # Nobody looks in between: both are there at the next look.
+        (channel,) = world.listener.channels
+        exchange = cast(Any, channel)._exchange
+        pour = exchange._connection.transport.producer
+        wire.look()
+        wire.push(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n")
+        (other,) = [backend for backend in world.backends if backend is not first]
+        server = other.accept()
+        # Some reactors write to what was given up while they read it.
+        left = exchange._spooled.left
+        pour.resumeProducing()
+        self.assertEqual(left, exchange._spooled.left)
+        _, _, rest = plain(server.await_bytes(400)).partition(b"\r\n\r\n")
+        self.assertEqual(LONG, rest + server.await_bytes(len(LONG) - len(rest)))
+        server.send(OK)
+        self.assertEqual(OK, client.take())
+
     def test_post_is_not_resent(self) -> None:
         """What may have been done is not done twice, whether it could be or not."""
         world = self.world(2)
