@@ -17,7 +17,8 @@ from dynbalance.log import Logger
 from dynbalance.stream.asking import Asking
 from dynbalance.stream.options import Destination, SniRoutes, StreamOptions
 from dynbalance.stream.proxy import ClientProtocol
-from dynbalance.stream.session import Session, SocketSession, host_of
+from dynbalance.stream.session import Session, host_of
+from dynbalance.stream.sockets import SocketSession
 
 if TYPE_CHECKING:
     import socket

@@ -3,7 +3,7 @@ One client of a TCP listener, from its arrival to its end.
 
 Knows how a server is found: choose, connect, try the next one, give up; and
 how long silence may last.  Refuses to know how bytes are moved: its two kinds
-do, L{SocketSession} here between bare sockets, and
+do, L{dynbalance.stream.sockets.SocketSession} between bare sockets, and
 L{dynbalance.stream.proxy.TransportSession} between Twisted's transports.
 """
 
@@ -18,8 +18,8 @@ from twisted.internet.error import ConnectError, TimeoutError
 
 from dynbalance.balancer.attempts import Cause, Sent
 from dynbalance.balancer.place import Place
-from dynbalance.net.dial import Dial, Target, place_of
-from dynbalance.net.relay import Ending, Relay
+from dynbalance.net.dial import Dial, Target
+from dynbalance.net.relay import Ending
 from dynbalance.stream.accesslog import StreamAttempt
 
 if TYPE_CHECKING:
@@ -362,54 +362,3 @@ class Session:
             self.over(502, Ending.ABORTED.value)
         else:
             self.close(Ending.ABORTED)
-
-
-class SocketSession(Session):
-    """
-    A session between two bare sockets.
-
-    @param skt: the client's; it is not read before a server is connected, so
-        that each server that is tried gets the client's first bytes.
-    """
-
-    __slots__ = ("_client", "_peer", "_relay")
-
-    def __init__(
-        self, listener: StreamListener, skt: socket.socket, peer: Any, way: Destination
-    ) -> None:
-        """@param peer: whom to take for the client, as C{accept} says it."""
-        super().__init__(listener, host_of(peer), way)
-        self._client = skt
-        self._peer = peer
-        self._relay: Relay | None = None
-
-    def connected(self, skt: socket.socket, target: Target) -> None:
-        listener = self.listener
-        self._relay = Relay(
-            listener.hub,
-            listener.pipes,
-            self._client,
-            skt,
-            self._relayed,
-            self.options.half_close,
-        )
-        self._relay.start()
-
-    def _relayed(self, ending: Ending) -> None:
-        assert self._relay is not None
-        self.over(200, ending.value, self._relay.client.moved, self._relay.server.moved)
-
-    def ends(self) -> tuple[Any, Any]:
-        here = Target(self._client.family, self._client.getsockname())
-        return place_of(self._peer), here.as_twisted()
-
-    def refuse(self) -> None:
-        self._client.close()
-
-    def silence(self) -> float:
-        assert self._relay is not None
-        return self.listener.deadlines.now() - self._relay.last
-
-    def close(self, ending: Ending) -> None:
-        assert self._relay is not None
-        self._relay.finish(ending)
