@@ -72,8 +72,8 @@ class HealthChecks:
         self.random = random
         self.slots = DeferredSemaphore(AT_ONCE)
         self._period = max(SHORTEST, settings.interval / 2)
-        # Long enough for one renewal to be late.
-        self._lease = max(settings.interval + settings.timeout, 3 * self._period)
+        # Long enough for one renewal to be missed.
+        self._lease = max(settings.interval + settings.timeout, 3 * SHORTEST)
         self._watched: dict[str, _Watch] = {}
         self._loop = LoopingCall(self._begin_round)
         self._loop.clock = clock
