@@ -97,12 +97,16 @@ class Http2Client(H2Connection):
     def connectionMade(self) -> None:
         super().connectionMade()
         self.transport.registerProducer(self, True)
+        if self.listener.draining:
+            # It shook hands meanwhile.
+            self.drain()
 
     # Streams
 
     def _requestReceived(self, event: Any) -> None:
         if self._draining:
-            self.conn.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            if self._stillProducing:
+                self.conn.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             return
         super()._requestReceived(event)
         self.setTimeout(STALL)

@@ -4,6 +4,7 @@ HTTP/2 frame by frame: windows, resets, and the end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -160,6 +161,56 @@ class Http2Tests(TlsCase):
         client.flush()
         wait_until(lambda: self.daemon.counts() == {self.backend.address: 0}, "the slot")
         client.until_ended(client.ask("/"))
+
+    def test_rubbish(self) -> None:
+        """Who agrees on HTTP/2 and speaks something else is closed; so are frames that lie."""
+        rude = client_context(self.authority.file, alpn=["h2"])
+        plain = socket.create_connection((LOOPBACK, self.daemon.http), 10)
+        with rude.wrap_socket(plain, server_hostname="a.example") as client_socket:
+            client_socket.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            while client_socket.recv(65536):
+                pass
+        for data in (b"\0" * 100, b"\0\0\x08\x06\0\0\0\0\x01" + b"x" * 8):
+            client = Client(self)
+            client.read()
+            client.socket.sendall(data)
+            with contextlib.suppress(ConnectionError):
+                while client.socket.recv(65536):
+                    pass
+        client = Client(self)
+        client.until_ended(client.ask("/"))
+
+    def test_many_resets(self) -> None:
+        """Streams that are opened and given up at once leave nothing behind."""
+        client = Client(self)
+        for _ in range(300):
+            stream = client.ask("/held")
+            client.h2.reset_stream(stream)
+        client.flush()
+        client.until_ended(client.ask("/"))
+        wait_until(lambda: self.daemon.counts() == {self.backend.address: 0}, "the slots")
+
+    def test_requests_that_lie(self) -> None:
+        """What HTTP/1.1 may not carry to a server is refused."""
+        client = Client(self)
+        cases = (
+            ("/", {"x-a": "b\rc"}), ("/", {"host": "b.example"}), ("/a b", {}), ("x", {}),
+            ("/", {"transfer-encoding": "chunked"}),
+        )  # fmt: skip
+        for path, more in cases:
+            client = Client(self)
+            client.h2.config.validate_outbound_headers = False
+            client.h2.config.normalize_outbound_headers = False
+            stream = client.h2.get_next_available_stream_id()
+            client.bodies[stream] = bytearray()
+            fields = [(":method", "GET"), (":path", path), (":scheme", "https")]
+            fields += [(":authority", "a.example"), *more.items()]
+            client.h2.send_headers(stream, fields, end_stream=True)
+            client.flush()
+            with contextlib.suppress(ConnectionError):
+                while not (client.closed or stream in client.ended):
+                    client.read()
+            self.assertIn(client.statuses.get(stream, "400"), ("400",), (path, more))
 
     def test_broken_response(self) -> None:
         """A response that breaks off resets its stream, and no other."""

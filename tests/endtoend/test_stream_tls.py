@@ -14,7 +14,7 @@ import subprocess
 import time
 from typing import Any
 
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, UNIXAddress
 
 from dynbalance.net.proxyprotocol import header
 from tests.endtoend.certificates import TlsCase, listener_tls, table
@@ -252,6 +252,18 @@ class PrefaceTests(StreamCase):
                     self.assertEqual(expected, said)
                 client.close()
                 self.assertEqual("10.1.2.3", self.logged()[0]["client"])
+
+    def test_nameless(self) -> None:
+        """A header that names a path, or nobody, is as good as one that names an address."""
+        self.serve(Backend(self), proxy_protocol=True, more=listener_tls("stream", self.pair))
+        path = UNIXAddress("/run/x")
+        for preface in (header(2, path, path), header(2, None, None), b"PROXY UNKNOWN\r\n"):
+            plain = self.connect()
+            plain.sendall(preface)
+            context = client_context(self.authority.file)
+            with context.wrap_socket(plain, server_hostname="a.example") as client:
+                client.sendall(GET)
+                self.assertTrue(client.recv(65536).startswith(b"HTTP/1.1 200"))
 
     def test_broken(self) -> None:
         """Who does not begin with a header is closed; the log has status 400."""
