@@ -13,9 +13,12 @@ from typing import IO, Any
 from attrs import frozen
 
 from dynbalance.balancer.balancer import Balancer
+from dynbalance.balancer.hookload import load_hook
+from dynbalance.balancer.hookrun import Hook
+from dynbalance.balancer.peers import Peers
 from dynbalance.config import Config, HttpConfig, StreamConfig
 from dynbalance.entrance import noted
-from dynbalance.errors import StartRefused
+from dynbalance.errors import BadHook, StartRefused
 from dynbalance.http.accesslog import AccessLog, open_log
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
@@ -44,6 +47,30 @@ def reaches_of(config: Config) -> dict[str, Reach]:
     if problems:
         raise StartRefused(problems)
     return reaches
+
+
+def hooks_of(config: Config, balancer: Balancer) -> dict[str, Hook]:
+    """
+    The balancer hooks of those upstreams that have one.
+
+    @raise StartRefused: with every name that leads to nothing.
+    """
+    problems: list[str] = []
+    hooks: dict[str, Hook] = {}
+    for name, table in config.upstreams.items():
+        if not table.balancer:
+            continue
+        upstream = balancer.upstream(name)
+        try:
+            call = load_hook(table.balancer)
+        except BadHook as bad:
+            problems.append(f"upstreams.{name}.balancer: {bad}")
+        else:
+            peers = Peers(upstream)
+            hooks[name] = Hook(call=call, upstream=upstream, peers=peers, subsystem="http")
+    if problems:
+        raise StartRefused(problems)
+    return hooks
 
 
 @frozen(slots=True, kw_only=True)
@@ -90,7 +117,8 @@ class Listeners:
     def _stream(self, index: int, table: StreamConfig, pipes: Pipes) -> StreamListener:
         def destination(name: str) -> Destination:
             settings = self.config.upstreams[name]
-            options = StreamOptions.of(table, settings, self.upstreams[name].reach)
+            to = self.upstreams[name]
+            options = StreamOptions.of(table, settings, to.reach, to.hook)
             return Destination(self.balancer.upstream(name), options)
 
         usual = destination(table.upstream)

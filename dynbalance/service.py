@@ -46,7 +46,7 @@ from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
 from dynbalance.http.spool import Spool
 from dynbalance.http.upstream import HttpUpstream
-from dynbalance.listening import Listeners, reaches_of
+from dynbalance.listening import Listeners, hooks_of, reaches_of
 from dynbalance.log import Logger
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.direct import carrier
@@ -143,6 +143,7 @@ class Node(Service):
             config.heartbeat.reenable,
         )
         reaches = reaches_of(config)
+        hooks = hooks_of(config, self.balancer)
         spool = Spool(os.path.join(config.state_dir, "spool"))
         if any(table.request_buffering for table in config.upstreams.values()):
             try:
@@ -158,6 +159,7 @@ class Node(Service):
                 self.names,
                 reaches[name],
                 spool if table.request_buffering else None,
+                hooks.get(name),
             )
             for name, table in config.upstreams.items()
         }

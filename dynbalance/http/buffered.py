@@ -61,12 +61,15 @@ class BufferedExchange(Exchange):
         if self._over:
             return
         self._spooled.end()
-        length = b"\r\nContent-Length: %d\r\n" % self._spooled.size
-        self._first = self._first.replace(_CHUNKED, length, 1)
+        self._state_length()
         # The time for attempts begins with the first.
         self._begun = self._to.hub.now
         if self._awaited:
             self.start()
+
+    def _state_length(self) -> None:
+        length = b"\r\nContent-Length: %d\r\n" % self._spooled.size
+        self._first = self._first.replace(_CHUNKED, length, 1)
 
     def give_up(self, failed: OSError) -> None:
         """The body cannot be kept, or not be read back."""

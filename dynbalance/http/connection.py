@@ -50,6 +50,7 @@ class ServerConnection(Protocol):
     """
     One connection to one server.
 
+    @ivar upstream: with the settings for the request that is on it.
     @ivar exchange: whose request is on it; C{None} while it is idle.
     @ivar requests: sent on it so far.
     @ivar answered: bytes of a response to the current request have come.
@@ -59,7 +60,7 @@ class ServerConnection(Protocol):
     transport: ClientTransport | TlsTransport
 
     def __init__(self, upstream: HttpUpstream, server: Server, exchange: Exchange) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self._deadlines = upstream.deadlines
         self.server = server
         self.exchange: Exchange | None = exchange
@@ -93,7 +94,7 @@ class ServerConnection(Protocol):
 
     def dial(self, target: Target, timeout: float) -> None:
         """@param timeout: seconds until it is given up."""
-        upstream = self._upstream
+        upstream = self.upstream
         self._target = target
         upstream.deadlines.set(self, timeout)
         if upstream.reach.tls is None:
@@ -107,9 +108,9 @@ class ServerConnection(Protocol):
 
     def dialed(self, skt: socket.socket) -> None:
         assert self._target is not None and self.exchange is not None
-        transport_for(self._upstream.hub, skt, self._target, self)
-        if self._upstream.reach.proxy_protocol:
-            self.transport.write(self._upstream.reach.greeting(self.exchange.ends()))
+        transport_for(self.upstream.hub, skt, self._target, self)
+        if self.upstream.reach.proxy_protocol:
+            self.transport.write(self.upstream.reach.greeting(self.exchange.ends()))
         self._begin()
 
     def secured(self, transport: TlsTransport) -> None:
@@ -119,7 +120,7 @@ class ServerConnection(Protocol):
     def _begin(self) -> None:
         assert self.exchange is not None
         self._dial = None
-        self.born = self._upstream.deadlines.now()
+        self.born = self.upstream.deadlines.now()
         # It pauses whoever sends when the server takes no more.
         self.transport.registerProducer(self, True)
         self.exchange.connected(self)
@@ -146,7 +147,7 @@ class ServerConnection(Protocol):
 
     def wait(self, timeout: float) -> None:
         """The server has C{timeout} seconds for its next move."""
-        self._upstream.deadlines.set(self, timeout)
+        self.upstream.deadlines.set(self, timeout)
 
     def wait_no_longer(self) -> None:
         """It is not the server's move."""
@@ -156,7 +157,7 @@ class ServerConnection(Protocol):
         """It was given so much that it has to take some before it gets more."""
         self.choked = True
         self._unsent = self.transport.queued
-        self.wait(self._upstream.settings.send_timeout)
+        self.wait(self.upstream.settings.send_timeout)
 
     def pauseProducing(self) -> None:
         self.choked = True
@@ -185,7 +186,7 @@ class ServerConnection(Protocol):
         """The end of L{hold_back}."""
         if self._held_back:
             self._held_back = False
-            self.wait(self._upstream.settings.read_timeout)
+            self.wait(self.upstream.settings.read_timeout)
             self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
@@ -256,7 +257,7 @@ class ServerConnection(Protocol):
         self._remaining = length - (len(data) - at) if length >= 0 else 0
         self.phase = Phase.BODY
         self._reusable = head.keep_alive
-        self.wait(self._upstream.settings.read_timeout)
+        self.wait(self.upstream.settings.read_timeout)
         if length == CHUNKED:
             self._decoder = ChunkedDecoder()
             self._read_chunks(data[at:], head)
@@ -275,7 +276,7 @@ class ServerConnection(Protocol):
         if remaining == UNTIL_CLOSE or len(data) < remaining:
             if remaining > 0:
                 self._remaining = remaining - len(data)
-            self.wait(self._upstream.settings.read_timeout)
+            self.wait(self.upstream.settings.read_timeout)
             exchange.response_body(data, last=False)
         else:
             exchange.response_body(data[:remaining], last=True)
@@ -291,7 +292,7 @@ class ServerConnection(Protocol):
             self._fail(Cause.ERROR, f"invalid response body: {bad}")
             return
         if not decoder.done:
-            self.wait(self._upstream.settings.read_timeout)
+            self.wait(self.upstream.settings.read_timeout)
         if head is not None:
             exchange.respond(head, CHUNKED, payload, 0, last=decoder.done)
         elif payload or decoder.done:
@@ -323,7 +324,7 @@ class ServerConnection(Protocol):
             # For the sake of the client, which is not ours any more.
             self.read_on()
         if reusable and exchange.sent_all and not self.transport.queued:
-            self._upstream.keep(self)
+            self.upstream.keep(self)
         else:
             self.close()
         exchange.ended()
@@ -336,7 +337,7 @@ class ServerConnection(Protocol):
         elif self.transport is not None:
             self._unsent = self.transport.queued
             if self._unsent:
-                self.wait(self._upstream.settings.send_timeout)
+                self.wait(self.upstream.settings.send_timeout)
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
@@ -351,8 +352,8 @@ class ServerConnection(Protocol):
     def _leave(self) -> None:
         self.exchange = None
         self.phase = Phase.CLOSED
-        self._upstream.forget(self)
-        self._upstream.deadlines.forget(self)
+        self.upstream.forget(self)
+        self.upstream.deadlines.forget(self)
 
     def _fail(self, cause: Cause, why: str) -> None:
         exchange = self.exchange
@@ -379,7 +380,7 @@ class ServerConnection(Protocol):
         if (self.choked or self.phase is Phase.CLOSED) and self.transport.queued < self._unsent:
             # It takes the request slowly, but it takes it.
             self._unsent = self.transport.queued
-            self.wait(self._upstream.settings.send_timeout)
+            self.wait(self.upstream.settings.send_timeout)
         elif self.phase is Phase.IDLE:
             self.close()
         elif self.phase is Phase.CLOSED:

@@ -25,6 +25,8 @@ from dynbalance.log import Logger
 from dynbalance.net.dial import Target
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
     from dynbalance.balancer.lease import Lease
     from dynbalance.http.front import Front
     from dynbalance.http.request import RequestHead
@@ -67,8 +69,8 @@ class Exchange(Tunnel):
         self._request_paused = False
         self._lease: Lease | None = None
         self._connection: ServerConnection | None = None
-        # An address, or a place in the line.
-        self._waits_for: Deferred[Any] | Place | None = None
+        # An address, a place in the line, a hook, or its turn.
+        self._waits_for: Deferred[Any] | IDelayedCall | Place | None = None
         # From the first failure on.
         self._tries: Tries | None = None
         self._begun = to.hub.now
@@ -243,7 +245,7 @@ class Exchange(Tunnel):
             head = shown
         self._responding = True
         if server.fails:
-            self._to.upstream.succeeded(server)
+            self._works(server)
         self._front.respond(head, length, data, at, last)
 
     def _look(self, head: ResponseHead) -> ResponseHead | None:

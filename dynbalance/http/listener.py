@@ -15,6 +15,7 @@ from dynbalance.http.channel import Channel
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.forwarded import Forwarding, SetHeaders, expand
 from dynbalance.http.front import Front
+from dynbalance.http.hooked import hooked
 from dynbalance.http.mounted import Mount
 from dynbalance.http.request import RequestHead
 from dynbalance.http.routes import Route, Router
@@ -143,6 +144,11 @@ class HttpListener(Factory):
     def exchange(self, head: RequestHead, channel: Asking) -> Exchange:
         """Find the upstream for a request, and say what its server gets."""
         to = self._only or self._router.find(head.host, head.path)
+        if to.hook is not None:
+            origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
+            return hooked(
+                channel, to, head, origin.client, lambda head: self._rewritten(head, to, channel)
+            )
         kind = BufferedExchange if head.length and to.spool is not None else Exchange
         if to.plain_host and head.host and not self._rewrites and not head.forwarded_for:
             exchange = kind(channel, to, head, head.forward + channel.suffix)

@@ -25,6 +25,7 @@ from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
 from dynbalance.http.forwarded import Forwarding, Network, expand
+from dynbalance.http.hooked import hooked
 from dynbalance.http.mounted import MountedAdmin
 from dynbalance.http.request import RequestHead, parse_request
 from dynbalance.http.response import ResponseHead
@@ -84,10 +85,16 @@ class ReverseProxyResource(Resource):
         peer = getattr(web.getClientAddress(), "host", "") or "127.0.0.1"
         scheme = b"https" if web.isSecure() else b"http"
         origin = self._forwarding.origin(peer, scheme, head.forwarded_for)
-        host = head.host if self.to.plain_host else expand(self.to.settings.host, head, origin)
-        first = head.compose(host or self.to.upstream.name.encode(), frozenset()) + origin.fields
+
+        def write(head: RequestHead) -> bytes:
+            host = head.host if self.to.plain_host else expand(self.to.settings.host, head, origin)
+            host = host or self.to.upstream.name.encode()
+            return head.compose(host, frozenset()) + origin.fields
+
+        if self.to.hook is not None:
+            return hooked(relayed, self.to, head, origin.client, write)
         kind = BufferedExchange if head.length and self.to.spool is not None else Exchange
-        exchange = kind(relayed, self.to, head, first)
+        exchange = kind(relayed, self.to, head, write(head))
         if self.to.upstream.wants_key:
             exchange.key = self.to.key(head, origin.client)
         return exchange

@@ -120,6 +120,15 @@ class SpooledBody(RequestBody):
     def flows(self) -> None:
         """Nothing of it is let go before its end."""
 
+    def replace(self, data: bytes) -> None:
+        """
+        Be another body, all of it.
+
+        @raise OSError: it cannot be kept.
+        """
+        self.close()
+        self._keep(data)
+
     def close(self) -> None:
         """Nobody wants it any more."""
         file, self._file = self._file, None

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 class Tries:
     """
+    @ivar left: attempts, with the one under way.
     @ivar tried: the servers that were asked; none is asked twice.
     @ivar free: whether an attempt over a kept connection that turns out dead
         costs nothing: once.
     """
 
-    __slots__ = ("_begun", "_left", "_to", "free", "tried")
+    __slots__ = ("_begun", "_to", "free", "left", "tried")
 
     _log = Logger()
 
@@ -34,10 +35,10 @@ class Tries:
         self.free = True
         self._to = to
         self._begun = begun
-        self._left = to.retries.first_tries(to.upstream.tries)
+        self.left = to.retries.first_tries(to.upstream.tries)
 
     def __repr__(self) -> str:
-        return f"<Tries {self._left} left, {len(self.tried)} made>"
+        return f"<Tries {self.left} left, {len(self.tried)} made>"
 
     def allow(
         self, cause: Cause, method: bytes, sent: Sent, replayable: bool, free: bool = False
@@ -51,9 +52,9 @@ class Tries:
         @return: whether another one follows; that is counted, too.
         """
         to = self._to
-        left = self._left
+        left = self.left
         if not free:
-            left = self._left = to.retries.tries_after(left, cause, reused=False)
+            left = self.left = to.retries.tries_after(left, cause, reused=False)
         return to.retries.allows(
             cause,
             method=method,

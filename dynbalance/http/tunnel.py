@@ -10,6 +10,7 @@ from dynbalance.http.sending import Sending
 
 if TYPE_CHECKING:
     from dynbalance.balancer.lease import Lease
+    from dynbalance.balancer.server import Server
     from dynbalance.http.front import Attempt
     from dynbalance.http.request import RequestHead
     from dynbalance.http.response import ResponseHead
@@ -36,6 +37,10 @@ class Tunnel(Sending):
     def _finish(self) -> None:
         raise NotImplementedError
 
+    def _works(self, server: Server) -> None:
+        """A server that had failed has answered."""
+        self._to.upstream.succeeded(server)
+
     def switch(self, head: ResponseHead, rest: bytes) -> None:
         self._responding = True
         connection, lease = self._connection, self._lease
@@ -43,7 +48,7 @@ class Tunnel(Sending):
         server = lease.server
         server.responses[1] += 1
         if server.fails:
-            self._to.upstream.succeeded(server)
+            self._works(server)
         if self.attempts:
             self.attempts[-1].status = head.status
         if self._to.sticky is not None:

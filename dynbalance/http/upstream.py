@@ -5,7 +5,10 @@ connections that wait for their next request.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from dynbalance.balancer.attempts import Cause, RetryPolicy
 from dynbalance.http.requestkey import RequestKey
@@ -13,6 +16,7 @@ from dynbalance.http.sticky import Sticky
 from dynbalance.net.reach import PLAIN, Reach
 
 if TYPE_CHECKING:
+    from dynbalance.balancer.hookrun import Hook
     from dynbalance.balancer.server import Server
     from dynbalance.balancer.upstream import Upstream
     from dynbalance.config import UpstreamConfig
@@ -36,6 +40,7 @@ class HttpUpstream:
     @ivar reach: what a connection to a server begins with.
     @ivar spool: where requests' bodies are kept before a server is chosen;
         C{None} where they flow.
+    @ivar hook: what decides about each attempt; C{None} for the policy alone.
     @ivar keepalive: idle connections that are kept at most.
     @ivar sticky: keeps clients with their servers; C{None} where nothing does.
     @ivar looks: whether there is a reason to look at each answer.
@@ -53,6 +58,7 @@ class HttpUpstream:
         names: Names,
         reach: Reach = PLAIN,
         spool: Spool | None = None,
+        hook: Hook | None = None,
     ) -> None:
         self.upstream = upstream
         self.budget = upstream.budget
@@ -69,6 +75,7 @@ class HttpUpstream:
             tries=settings.next_upstream_tries,
             timeout=settings.next_upstream_timeout,
         )
+        self.hook = None if hook is None else evolve(hook, retry=self.retries)
         self.retried = frozenset(
             status
             for status in range(400, 600)
@@ -91,6 +98,13 @@ class HttpUpstream:
         @param client: the client's address.
         """
         return client.encode() if self._hash_key is None else self._hash_key.of(head, client)
+
+    def variant(self, settings: UpstreamConfig, sticky: Sticky | None) -> HttpUpstream:
+        """The same, connections included, with what holds for one attempt."""
+        other = copy(self)
+        other.settings = settings
+        other.sticky = sticky
+        return other
 
     def keep(self, connection: ServerConnection) -> None:
         """Take a connection whose response was read to its end."""

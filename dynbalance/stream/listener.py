@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ServerFactory
 
@@ -18,7 +19,7 @@ from dynbalance.stream.asking import Asking
 from dynbalance.stream.options import Destination, SniRoutes, StreamOptions
 from dynbalance.stream.proxy import ClientProtocol
 from dynbalance.stream.session import Session, host_of
-from dynbalance.stream.sockets import SocketSession
+from dynbalance.stream.sockets import HookedSocketSession, SocketSession
 
 if TYPE_CHECKING:
     import socket
@@ -123,14 +124,16 @@ class StreamListener(ServerFactory):
     def begin(self, skt: socket.socket, peer: Any, port: Any, way: Destination) -> None:
         """Lead a client, which is admitted, its way."""
         if not way.options.needs_transports:
-            SocketSession(self, skt, peer, way).start()
+            kind = SocketSession if way.options.hook is None else HookedSocketSession
+            kind(self, skt, peer, way).start()
             return
         protocol = ClientProtocol(self, way)
         protocol.makeConnection(port.transport(skt, protocol, peer, port, 0, self.hub))
 
     def way_of(self, server_name: str) -> Destination:
         """@param server_name: what a TLS client asks for; may be empty."""
-        return SniRoutes(self.routes, Destination(self.upstream, self.options)).find(server_name)
+        way = SniRoutes(self.routes, Destination(self.upstream, self.options)).find(server_name)
+        return way if way.options.hook is None else evolve(way, server_name=server_name)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol | None:
         """A client came by a transport of Twisted's, such as TLS."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from dynbalance.balancer.attempts import RetryPolicy
 from dynbalance.net.reach import PLAIN, Reach
 
 if TYPE_CHECKING:
+    from dynbalance.balancer.hookrun import Hook
     from dynbalance.balancer.upstream import Upstream
     from dynbalance.config.listeners import StreamConfig
     from dynbalance.config.upstream import UpstreamConfig
@@ -38,6 +39,7 @@ class StreamOptions:
     @ivar download_rate: bytes a second to a client; 0 for no limit.
     @ivar upload_rate: bytes a second from a client; 0 for no limit.
     @ivar reach: what a connection to a server begins with.
+    @ivar hook: what decides about each attempt; C{None} for the policy alone.
     """
 
     timeout: float = 600.0
@@ -50,27 +52,34 @@ class StreamOptions:
     download_rate: int = 0
     upload_rate: int = 0
     reach: Reach = PLAIN
+    hook: Hook | None = None
 
     @classmethod
     def of(
-        cls, stream: StreamConfig, upstream: UpstreamConfig, reach: Reach = PLAIN
+        cls,
+        stream: StreamConfig,
+        upstream: UpstreamConfig,
+        reach: Reach = PLAIN,
+        hook: Hook | None = None,
     ) -> StreamOptions:
         """What the file says of a listener and an upstream of it."""
+        retry = RetryPolicy(
+            _CONNECTING if stream.next_upstream else frozenset(),
+            upstream.next_upstream_tries,
+            upstream.next_upstream_timeout,
+        )
         return cls(
             timeout=stream.timeout,
             half_close=stream.half_close,
             max_connections=stream.max_connections,
             connect_timeout=upstream.connect_timeout,
-            retry=RetryPolicy(
-                _CONNECTING if stream.next_upstream else frozenset(),
-                upstream.next_upstream_tries,
-                upstream.next_upstream_timeout,
-            ),
+            retry=retry,
             queue=upstream.queue,
             queue_timeout=upstream.queue_timeout,
             download_rate=stream.download_rate,
             upload_rate=stream.upload_rate,
             reach=reach,
+            hook=None if hook is None else evolve(hook, subsystem="stream", retry=retry),
         )
 
     @property
@@ -86,10 +95,13 @@ class Destination:
 
     @ivar upstream: who serves it.
     @ivar options: and how.
+    @ivar server_name: what the client has asked for; empty for nothing, and
+        where nobody wants to know.
     """
 
     upstream: Upstream
     options: StreamOptions
+    server_name: str = ""
 
 
 class SniRoutes:

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from dynbalance.net.dial import transport_for
 from dynbalance.net.relay import Ending
 from dynbalance.net.tlstransport import TlsTransport
+from dynbalance.stream.hooked import HookedSession
 from dynbalance.stream.pace import Pace
 from dynbalance.stream.session import Session, host_of
 
@@ -96,7 +97,8 @@ class ClientProtocol(_Half):
             asked = self.transport
             name = asked.server_name if isinstance(asked, TlsTransport) else ""
             way = self._listener.way_of(name)
-        self.session = TransportSession(self._listener, self, way)
+        kind = TransportSession if way.options.hook is None else HookedTransportSession
+        self.session = kind(self._listener, self, way)
         self.session.start()
 
 
@@ -239,3 +241,7 @@ class TransportSession(Session):
 def _closes_halves(transport: Any) -> bool:
     """Whether one direction can be ended alone; Twisted's own TLS cannot."""
     return isinstance(transport, TlsTransport) or not ISSLTransport.providedBy(transport)
+
+
+class HookedTransportSession(HookedSession, TransportSession):
+    """A session between two transports, under a hook."""

@@ -25,6 +25,7 @@ from dynbalance.stream.accesslog import StreamAttempt
 if TYPE_CHECKING:
     import socket
 
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from dynbalance.balancer.lease import Lease
@@ -57,6 +58,7 @@ class Session:
     @ivar client: the client's address, without a port.
     @ivar upstream: where a server is looked for.
     @ivar options: what is done with the connection.
+    @ivar server_name: that the client has asked for, where somebody wants to know.
     @ivar attempts: what was tried, if somebody wants to know.
     @ivar lease: the slot on the server that is being tried or used.
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
@@ -81,6 +83,7 @@ class Session:
         "lease",
         "listener",
         "options",
+        "server_name",
         "upstream",
     )
 
@@ -88,6 +91,7 @@ class Session:
         self.listener = listener
         self.upstream = way.upstream
         self.options = way.options
+        self.server_name = way.server_name
         self.client = client
         self.attempts: list[StreamAttempt] | None = None
         if listener.access_log is not None:
@@ -96,7 +100,8 @@ class Session:
         self.deadline = inf
         self.bucket = 0
         self._dial: Dial | TlsDial | None = None
-        self._lookup: Deferred[Target] | None = None
+        # An address; with a hook also that, and its turn.
+        self._lookup: Deferred[Any] | IDelayedCall | None = None
         self._place: Place | None = None
         self._tried: tuple[Server, ...] = ()
         self._tries = 0
@@ -202,7 +207,12 @@ class Session:
         self.listener.no_server(self.upstream, why)
         self._give_up(why)
 
-    def _answered(self, server: Server, failed: bool) -> None:
+    def _judge(self, server: Server, failed: bool) -> None:
+        """Say what the server's answer to our call says of it."""
+        if failed:
+            self.upstream.failed(server)
+        elif server.fails:
+            self.upstream.succeeded(server)
         if self.upstream.wants_times:
             self.upstream.answered(server, self.listener.deadlines.now() - self._chosen, failed)
 
@@ -255,9 +265,7 @@ class Session:
         assert lease is not None
         self._dial = None
         self._tried = ()
-        if lease.server.fails:
-            self.upstream.succeeded(lease.server)
-        self._answered(lease.server, failed=False)
+        self._judge(lease.server, failed=False)
         if self.attempts:
             self.attempts[-1].connected = self.listener.deadlines.now()
         self.listener.deadlines.set(self, self.options.timeout)
@@ -274,12 +282,14 @@ class Session:
             self.attempts[-1].ended = listener.deadlines.now()
             self.attempts[-1].cause = str(reason)
         if reason.osError not in _OUR_FAULT:
-            self.upstream.failed(lease.server)
-            self._answered(lease.server, failed=True)
+            self._judge(lease.server, failed=True)
         lease.release()
-        timed_out = isinstance(reason, TimeoutError)
+        self._tried = (*self._tried, lease.server)
+        cause = Cause.TIMEOUT if isinstance(reason, TimeoutError) else Cause.ERROR
+        self._attempt_failed(cause, str(reason))
+
+    def _attempt_failed(self, cause: Cause, why: str) -> None:
         retry = self.options.retry
-        cause = Cause.TIMEOUT if timed_out else Cause.ERROR
         self._tries = retry.tries_after(self._tries, cause, reused=False)
         if not retry.allows(
             cause,
@@ -287,11 +297,10 @@ class Session:
             sent=Sent.NOTHING,
             replayable=True,
             tries=self._tries,
-            elapsed=listener.deadlines.now() - self._began,
+            elapsed=self.listener.deadlines.now() - self._began,
         ) or not self.upstream.budget.allow_retry():
-            self._give_up(str(reason))
+            self._give_up(why)
             return
-        self._tried = (*self._tried, lease.server)
         if self._starting:
             self._failed = True
         else:
@@ -323,10 +332,10 @@ class Session:
             lookup.cancel()
         return dial is not None or lookup is not None
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str, status: int = 502) -> None:
         self.listener.refused += 1
         self.refuse()
-        self.over(502, why)
+        self.over(status, why)
 
     def over(self, status: int, reason: str, bytes_in: int = 0, bytes_out: int = 0) -> None:
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynbalance.net.dial import Target, place_of
 from dynbalance.net.relay import Ending, Relay
+from dynbalance.stream.hooked import HookedSession
 from dynbalance.stream.session import Session, host_of
 
 if TYPE_CHECKING:
@@ -68,3 +69,7 @@ class SocketSession(Session):
     def close(self, ending: Ending) -> None:
         assert self._relay is not None
         self._relay.finish(ending)
+
+
+class HookedSocketSession(HookedSession, SocketSession):
+    """A session between two bare sockets, under a hook."""
