@@ -22,7 +22,6 @@ def _no_sentinel(value: object) -> bool:
 SUPPORTED: Mapping[str, Callable[[object], bool]] = {
     "workers": _only(1),
     "store.url": _no_sentinel,
-    "upstreams.*.balancer": _only(""),
     "upstreams.*.counting": _only("fast"),
     "admin.tls": _only({}),
     "admin.users": _only([]),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, curl, free_port
+from tests.endtoend.harness import LOOPBACK, ROOT, EndToEndCase, ask, curl, free_port
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 Table = Mapping[str, "str | int | float | bool | list[str]"]
@@ -49,6 +49,7 @@ class Daemon:
         routes: str = "[]",
         servers: str = "[]",
         options: tuple[str, ...] = (),
+        modules: str = "",
         wait: bool = True,
     ) -> None:
         """
@@ -61,10 +62,12 @@ class Daemon:
         @param routes: TOML of the HTTP listener's.
         @param servers: TOML of the upstream's.
         @param options: of the command line.
+        @param modules: a directory where it finds more of Python.
         @param wait: whether to wait until it serves.
         """
         self._case = case
         self._options = options
+        self._modules = modules
         self.name = name
         self.http, self.stream, self.admin = free_port(), free_port(), free_port()
         self.directory = case.directory(name)
@@ -92,7 +95,11 @@ class Daemon:
 
     def start(self, wait: bool = True) -> None:
         command = [*TWISTD, "-n", "--pidfile=", "dynbalance", "--config", self.file, *self._options]
-        self.process = self._case.start(self.name, command, self.directory)
+        environment = {}
+        if self._modules:
+            path = (str(ROOT), self._modules, os.environ.get("PYTHONPATH", ""))
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        self.process = self._case.start(self.name, command, self.directory, environment)
         self._case.addCleanup(self._case.assert_no_traceback, self.process)
         if wait:
             self.process.until(lambda: "serves as" in self.process.log(), "serves")
