@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from dynbalance.balancer.hookrun import Hook
 from dynbalance.balancer.peers import Peers
+from dynbalance.config.upstream import StickyConfig
 from dynbalance.errors import BalancerError
 from dynbalance.http.spool import Spool
 from tests.http.world import GET, OK, HttpTestCase, World, plain, post, sized
@@ -77,6 +78,22 @@ class ChoosingTests(HookCase):
         client, server, _ = world.request()
         server.send(OK)
         self.assertEqual(OK, client.take())
+
+    def test_cookie(self) -> None:
+        """A cookie is for what the policy has chosen, and not for the hook's peers."""
+
+        def call(b: Any) -> None:
+            if b.request.uri == "/":
+                b.set_current_peer(world.backends[0].key)
+
+        world = self.hooked(call, 1, sticky=StickyConfig(cookie="to"))
+        client, server, _ = world.request()
+        server.send(OK)
+        self.assertEqual(OK, client.take())
+        client.send(GET.replace(b"/ ", b"/else "))
+        server.take()
+        server.send(OK)
+        self.assertIn(b"Set-Cookie: to=", client.take())
 
     def test_raises(self) -> None:
         """A hook that raises is 500, with the traceback in the log and nothing sent."""

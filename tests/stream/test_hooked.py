@@ -49,6 +49,12 @@ class HookTests(StreamCase):
         self.assertEqual(("127.0.0.1", None), (seen[0].client, seen[0].server_name))
         self.assertGreater(seen[0].client_port, 0)
 
+    def test_server_name(self) -> None:
+        """The hook hears the name that a TLS client asks for."""
+        backend = self.backend()
+        self.hooked(lambda b: None, f"127.0.0.1:{backend.port}")
+        self.assertEqual("a.example", self.listener.way_of("a.example").server_name)
+
     def test_policy(self) -> None:
         """Without a peer the policy chooses, also after a peer that refused."""
         heard: list[Any] = []
