@@ -16,6 +16,8 @@ from twisted.web.resource import Resource, getChildForRequest
 from twisted.web.server import Site
 from twisted.web.test.requesthelper import DummyRequest
 
+from dynbalance.balancer.hookrun import Hook
+from dynbalance.balancer.peers import Peers
 from dynbalance.config.upstream import StickyConfig
 from dynbalance.http.resource import ReverseProxyResource
 from tests.http.world import OK, HttpTestCase, Wire, World, plain, post, sized
@@ -104,6 +106,24 @@ class ResourceTests(HttpTestCase):
         client, server, _ = world.request(GET_APP)
         server.send(OK)
         self.assertIn(b"\r\nSet-Cookie: route=", client.take())
+
+    def test_hook(self) -> None:
+        """A balancer hook decides here, too."""
+
+        def call(b: Any) -> None:
+            b.set_current_peer(world.backends[1].key)
+            b.request.uri = "/hooked"
+            b.recreate_request()
+
+        world = self.site(2)
+        to = world.upstream
+        peers = Peers(to.upstream)
+        to.hook = Hook(call=call, upstream=to.upstream, peers=peers, subsystem="http")
+        client, server, got = world.request(GET_APP, backend=1)
+        self.assertTrue(got.startswith(b"GET /hooked HTTP/1.1\r\nHost: a\r\n"), got)
+        self.assertIn(b"\r\nX-Real-IP: 127.0.0.1\r\n", got)
+        server.send(OK)
+        self.assertIn(b"ok", client.take())
 
     def test_host(self) -> None:
         """The host option counts here, too; HTTP/1.0 without a Host gets one."""
