@@ -175,7 +175,8 @@ class AttemptTests(HookCase):
 
         def call(b: Any) -> None:
             calls.append(b.attempt)
-            b.set_current_peer("127.0.0.1:1")
+            # Refused at once, without a turn of the reactor.
+            b.set_current_peer("unix:/nowhere/at/all")
             b.set_more_tries(1)
 
         world = self.hooked(call, 1, next_upstream_timeout=1.0)
@@ -272,6 +273,25 @@ class AttemptTests(HookCase):
         server.send(OK)
         client.take()
         world.wait(6.0)
+        self.assertEqual((0, True), (world.idle, server.over))
+
+
+    def test_keepalive_of_kept(self) -> None:
+        """It holds for a connection that was kept by other rules before, and no longer."""
+        limits = [100, 2]
+
+        def call(b: Any) -> None:
+            b.set_current_peer(world.backends[0].key)
+            b.enable_keepalive(60, limits.pop(0))
+
+        world = self.hooked(call, 1)
+        client, server, _ = world.request()
+        server.send(OK)
+        client.take()
+        client.send(GET)
+        server.take()
+        server.send(OK)
+        client.take()
         self.assertEqual((0, True), (world.idle, server.over))
 
 

@@ -154,12 +154,12 @@ class HookTests(StreamCase):
     def test_without_end(self) -> None:
         """Attempts that never end leave others their turn."""
         calls: list[int] = []
-        port = unused_port()
 
         def call(b: Any) -> None:
             calls.append(1)
             if len(calls) < 100:
-                b.set_current_peer("127.0.0.1", port)
+                # Refused at once, without a turn of the reactor.
+                b.set_current_peer("unix:/nowhere/at/all")
                 b.set_more_tries(1)
 
         backend = self.backend()
