@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from attrs import frozen
 
+from dynbalance.accesslog import open_log
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.balancer.hookload import load_hook
 from dynbalance.balancer.hookrun import Hook
@@ -19,7 +20,7 @@ from dynbalance.balancer.peers import Peers
 from dynbalance.config import Config, HttpConfig, StreamConfig
 from dynbalance.entrance import noted
 from dynbalance.errors import BadHook, StartRefused
-from dynbalance.http.accesslog import AccessLog, open_log
+from dynbalance.http.accesslog import AccessLog
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
 from dynbalance.http.upstream import HttpUpstream

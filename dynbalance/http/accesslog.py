@@ -1,14 +1,12 @@
 """
-The access log: one JSON object a line.
+The access log of an HTTP listener.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
-from datetime import datetime, timezone
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
+
+from dynbalance.accesslog import LineLog
 
 if TYPE_CHECKING:
     from dynbalance.http.exchange import Exchange
@@ -16,33 +14,8 @@ if TYPE_CHECKING:
     from dynbalance.http.request import RequestHead
 
 
-def open_log(to: str) -> IO[str]:
-    """
-    @param to: C{stdout} or a path, which is appended to.
-    @raise OSError: it cannot be written.
-    """
-    return sys.stdout if to == "stdout" else open(to, "a", encoding="utf-8")
-
-
-class AccessLog:
-    """
-    @param listener: its name in the lines.
-    @param out: takes text; flushed after each line.
-    @param wall: seconds since the epoch.
-    @param now: seconds of the clock that the requests' times are of.
-    """
-
-    def __init__(
-        self,
-        listener: str,
-        out: IO[str],
-        wall: Callable[[], float],
-        now: Callable[[], float],
-    ) -> None:
-        self._listener = listener
-        self._out = out
-        self._wall = wall
-        self._now = now
+class AccessLog(LineLog):
+    """Of an HTTP listener: a line for each request."""
 
     def request(
         self,
@@ -62,12 +35,10 @@ class AccessLog:
         @param begun: when its head was read.
         @param exchange: C{None} if no server was to be asked.
         """
-        now = self._now()
+        now = self.now()
         attempts = exchange.attempts if exchange is not None else None
-        self._write(
+        self.write(
             {
-                "time": datetime.fromtimestamp(self._wall(), timezone.utc).isoformat(),
-                "listener": self._listener,
                 "client": client,
                 "method": head.method.decode("latin-1"),
                 "uri": head.target.decode("latin-1"),
@@ -82,10 +53,6 @@ class AccessLog:
                 "attempts": [_attempt(attempt, now) for attempt in attempts or ()],
             }
         )
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        self._out.write(json.dumps(entry, separators=(",", ":")) + "\n")
-        self._out.flush()
 
 
 def _attempt(attempt: Attempt, now: float) -> dict[str, Any]:

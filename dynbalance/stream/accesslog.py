@@ -1,14 +1,12 @@
 """
-The access log of a stream listener: one JSON object a line, when a connection
-has ended.
+The access log of a stream listener.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from datetime import datetime, timezone
-from typing import IO, Any
+from typing import Any
+
+from dynbalance.accesslog import LineLog
 
 
 class StreamAttempt:
@@ -28,25 +26,8 @@ class StreamAttempt:
         self.cause = ""
 
 
-class StreamLog:
-    """
-    @param listener: its name in the lines.
-    @param out: takes text; flushed after each line.
-    @param wall: seconds since the epoch.
-    @param now: seconds of the clock that the sessions' times are of.
-    """
-
-    def __init__(
-        self,
-        listener: str,
-        out: IO[str],
-        wall: Callable[[], float],
-        now: Callable[[], float],
-    ) -> None:
-        self._listener = listener
-        self._out = out
-        self._wall = wall
-        self.now = now
+class StreamLog(LineLog):
+    """Of a stream listener: a line for each connection that has ended."""
 
     def connection(
         self,
@@ -70,8 +51,6 @@ class StreamLog:
         """
         now = self.now()
         entry: dict[str, Any] = {
-            "time": datetime.fromtimestamp(self._wall(), timezone.utc).isoformat(),
-            "listener": self._listener,
             "client": client,
             "status": status,
             "reason": reason,
@@ -81,8 +60,7 @@ class StreamLog:
             "upstream": upstream,
             "attempts": [_attempt(attempt, now) for attempt in attempts or ()],
         }
-        self._out.write(json.dumps(entry, separators=(",", ":")) + "\n")
-        self._out.flush()
+        self.write(entry)
 
 
 def _attempt(attempt: StreamAttempt, now: float) -> dict[str, Any]:
