@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 
-from dynbalance.errors import StoreUnavailable
+from dynbalance.health.rounds import Rounds
 from dynbalance.log import Logger
 from dynbalance.store.contract import Drained, Intent, Store, Then
 from dynbalance.store.membership import Membership
@@ -22,13 +20,14 @@ ROUND = 1.0
 """Seconds from one round to the next."""
 
 
-class Drains:
+class Drains(Rounds):
     """
     A round every L{ROUND} seconds over the upstreams that have a server whose
     drain is to end; the others cost no call of the store.
     """
 
     _log = Logger()
+    what = "The look at the drains"
 
     def __init__(
         self,
@@ -42,47 +41,19 @@ class Drains:
         @param settle: seconds in which all nodes hear of a drain, and tell
             what they hold.
         """
+        super().__init__(upstreams, ROUND, clock)
         self._store = store
         self._membership = membership
-        self._upstreams = tuple(upstreams)
         self._settle = settle
-        self._loop = LoopingCall(self._begin_round)
-        self._loop.clock = clock
 
-    def start(self) -> None:
-        """Begin; the first round comes after one interval."""
-        self._loop.start(ROUND, now=False)
-
-    def stop(self) -> None:
-        """End; a round under way ends by itself."""
-        if self._loop.running:
-            self._loop.stop()
-
-    def _begin_round(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._round())
-
-    async def _round(self) -> None:
-        for upstream in self._upstreams:
-            if not self._is_draining(upstream):
-                continue
-            try:
-                await self._finish(upstream)
-            except StoreUnavailable:
-                # The exchange of counts notices it too, and says it once.
-                return
-            except Exception:  # noqa: BLE001 - a LoopingCall ends with the first failure
-                self._log.failure(
-                    "The drains of upstream {upstream} could not be looked at", upstream=upstream
-                )
-
-    def _is_draining(self, upstream: str) -> bool:
+    def due(self, upstream: str) -> bool:
         known = self._membership.known(upstream)
         return known is not None and any(
             record.intent is Intent.DRAIN and record.drain_then is not Then.STAY
             for record in known.servers
         )
 
-    async def _finish(self, upstream: str) -> None:
+    async def do(self, upstream: str) -> None:
         over = await self._store.finish_drains(upstream, self._settle)
         for drained in over:
             self._tell(upstream, drained)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 
-from dynbalance.errors import StoreUnavailable
+from dynbalance.health.rounds import Rounds
 from dynbalance.log import Logger
 from dynbalance.store.contract import Store
 from dynbalance.store.membership import Membership
 
 
-class HeartbeatCleanup:
+class HeartbeatCleanup(Rounds):
     """
     A round every C{interval} seconds over all upstreams.
 
@@ -28,6 +26,7 @@ class HeartbeatCleanup:
     """
 
     _log = Logger()
+    what = "The heartbeat round"
 
     def __init__(
         self,
@@ -42,44 +41,15 @@ class HeartbeatCleanup:
         @param ttl: seconds after its last heartbeat that a server is taken out.
         @param interval: seconds from one round to the next.
         """
+        super().__init__(upstreams, interval, clock)
         self._store = store
         self._membership = membership
-        self._upstreams = tuple(upstreams)
         self._ttl = ttl
-        self._interval = interval
-        self._loop = LoopingCall(self._begin_round)
-        self._loop.clock = clock
 
-    def start(self) -> None:
-        """Begin; the first round comes after one interval."""
-        self._loop.start(self._interval, now=False)
+    def due(self, upstream: str) -> bool:
+        return self._membership.available_for >= self._ttl
 
-    def stop(self) -> None:
-        """End; a round under way ends by itself."""
-        if self._loop.running:
-            self._loop.stop()
-
-    def _begin_round(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._round())
-
-    async def _round(self) -> None:
-        for upstream in self._upstreams:
-            if self._membership.available_for < self._ttl:
-                return
-            try:
-                await self._expire(upstream)
-            except StoreUnavailable:
-                # The exchange of counts notices it too, and says it once.
-                return
-            except Exception:  # noqa: BLE001 - a LoopingCall ends with the first failure
-                self._log.failure(
-                    "The heartbeat round failed for upstream {upstream}; the next one comes"
-                    " in {interval} s",
-                    upstream=upstream,
-                    interval=self._interval,
-                )
-
-    async def _expire(self, upstream: str) -> None:
+    async def do(self, upstream: str) -> None:
         expiry = await self._store.expire(upstream, self._ttl)
         for address in expiry.disabled:
             self._log.warn(
