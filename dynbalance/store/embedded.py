@@ -12,8 +12,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
@@ -24,19 +24,9 @@ from zope.interface import implementer
 from dynbalance.errors import StoreUnusable
 from dynbalance.log import Logger
 from dynbalance.store import leash
+from dynbalance.store.calls import Calls
 from dynbalance.store.child import Child
-from dynbalance.store.contract import (
-    ENDLESS,
-    Drain,
-    Drained,
-    Expiry,
-    Intent,
-    Report,
-    ServerOrder,
-    ServerRecord,
-    Snapshot,
-    SyncAnswer,
-)
+from dynbalance.store.codec import Reply
 from dynbalance.store.endpoints import CONNECT_TIMEOUT
 from dynbalance.store.program import find_program
 from dynbalance.store.redis import RedisStore
@@ -46,6 +36,8 @@ START = 10.0
 
 SOCKET_PATH = 107
 """Bytes of a unix socket's path at most."""
+
+_T = TypeVar("_T")
 
 
 class Place:
@@ -124,7 +116,7 @@ class _Socket:
         return connected
 
 
-class EmbeddedStore:
+class EmbeddedStore(Calls):
     """
     A L{Store <dynbalance.store.contract.Store>} that brings its own server.
     """
@@ -145,6 +137,7 @@ class EmbeddedStore:
         @param reactor: for time, processes and unix sockets.
         @param program: the server's path; found if C{None}.
         """
+        super().__init__(prefix)
         self._reactor = reactor
         self._program = program
         self._place = Place(state_dir)
@@ -227,48 +220,7 @@ class EmbeddedStore:
             *("--daemonize", "no"),
         ]
 
-    # The calls.
-
-    def snapshot(self, upstream: str) -> Deferred[Snapshot]:
-        return self._redis.snapshot(upstream)
-
-    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
-        return self._redis.add(upstream, order, by)
-
-    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
-        return self._redis.remove(upstream, address, by)
-
-    def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
-    ) -> Deferred[ServerRecord]:
-        return self._redis.set_intent(upstream, address, intent, by, drain)
-
-    def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
-        return self._redis.finish_drains(upstream, settle)
-
-    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
-        return self._redis.beat(upstream, address, reenable)
-
-    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
-        return self._redis.expire(upstream, ttl)
-
-    def sync(
-        self, node: str, lease: float, reports: Mapping[str, Report]
-    ) -> Deferred[Mapping[str, SyncAnswer]]:
-        return self._redis.sync(node, lease, reports)
-
-    def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
-        return self._redis.leave(node, upstreams)
-
-    def claim_checks(
-        self, upstream: str, node: str, addresses: Collection[str], lease: float
-    ) -> Deferred[frozenset[str]]:
-        return self._redis.claim_checks(upstream, node, addresses, lease)
-
-    def conclude_check(
-        self, upstream: str, node: str, address: str, cause: str
-    ) -> Deferred[bool]:
-        return self._redis.conclude_check(upstream, node, address, cause)
-
-    def recount(self, upstream: str) -> Deferred[int]:
-        return self._redis.recount(upstream)
+    def call(
+        self, name: str, keys: Sequence[str], args: Sequence[str], read: Callable[[Reply], _T]
+    ) -> Deferred[_T]:
+        return self._redis.call(name, keys, args, read)

@@ -2,7 +2,8 @@
 The store in Redis or Valkey: one connection, one script a call.
 
 Knows the connection: reaching it, deadlines, what its failures mean.  Refuses
-to know the layout (C{keys}), the values (C{codec}) and the rules (the scripts).
+to know the calls (C{calls}), the layout (C{keys}), the values (C{codec}) and the
+rules (the scripts).
 
 A call never waits for a connection.  One that misses its deadline takes the
 connection with it, because a late answer would be taken for the next call's.
@@ -10,7 +11,7 @@ connection with it, because a late answer would be taken for the next call's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
@@ -23,24 +24,12 @@ from txredisapi import (  # type: ignore[import-untyped]
 )
 from txredisapi import RedisError, RedisProtocol, ResponseError
 
-from dynbalance.errors import ServerExists, ServerNotFound, StoreUnavailable
+from dynbalance.errors import StoreUnavailable
 from dynbalance.log import Logger
-from dynbalance.store import codec, scripts
+from dynbalance.store import scripts
+from dynbalance.store.calls import Calls
 from dynbalance.store.codec import Reply
-from dynbalance.store.contract import (
-    ENDLESS,
-    Drain,
-    Drained,
-    Expiry,
-    Intent,
-    Report,
-    ServerOrder,
-    ServerRecord,
-    Snapshot,
-    SyncAnswer,
-)
 from dynbalance.store.endpoints import CONNECT_TIMEOUT
-from dynbalance.store.keys import upstream_keys
 
 FIRST_DELAY, LAST_DELAY = 0.05, 1.0
 """Seconds between two attempts to connect: doubled each time, up to the last."""
@@ -102,7 +91,7 @@ class _NoAnswer(StoreUnavailable):
     """A deadline was missed."""
 
 
-class RedisStore:
+class RedisStore(Calls):
     """
     A L{Store <dynbalance.store.contract.Store>} in Redis 6.2 or later.
     """
@@ -125,9 +114,9 @@ class RedisStore:
         @param username: of the server's access list; empty for its default user.
         @param password: empty to not log in.
         """
+        super().__init__(prefix)
         self._endpoint = endpoint
         self._clock = clock
-        self._prefix = prefix
         self._timeout = timeout
         self._login = [word for word in (username, password) if word] if password else []
         self._db = db
@@ -140,7 +129,6 @@ class RedisStore:
         self._available = False
         self._closed = False
         self._why = "the store was not reached yet"
-        self._broken: dict[str, dict[str, str]] = {}
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._prefix!r} {'ready' if self._link else self._why}>"
@@ -227,81 +215,7 @@ class RedisStore:
 
     # The calls.
 
-    def snapshot(self, upstream: str) -> Deferred[Snapshot]:
-        def read(reply: Reply) -> Snapshot:
-            known, broken = codec.snapshot(reply)
-            self._report_broken(upstream, broken)
-            return known
-
-        return self._on(upstream, "snapshot", (), read)
-
-    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
-        def read(reply: Reply) -> ServerRecord:
-            if reply is None:
-                raise ServerExists(order.address)
-            return codec.server(order.address, reply)
-
-        return self._on(upstream, "add", (order.address, codec.order_text(order), by), read)
-
-    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
-        def read(reply: Reply) -> None:
-            if reply is None:
-                raise ServerNotFound(address)
-
-        return self._on(upstream, "remove", (address, by), read)
-
-    def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
-    ) -> Deferred[ServerRecord]:
-        args = (address, intent.value, by, repr(drain.seconds), drain.then.value)
-        return self._on(upstream, "intent", args, _server_reader(address))
-
-    def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
-        return self._on(upstream, "drained", (repr(settle),), codec.drained)
-
-    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
-        args = (address, "1" if reenable else "0")
-        return self._on(upstream, "beat", args, _server_reader(address))
-
-    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
-        return self._on(upstream, "expire", (repr(ttl),), codec.expiry)
-
-    def sync(
-        self, node: str, lease: float, reports: Mapping[str, Report]
-    ) -> Deferred[Mapping[str, SyncAnswer]]:
-        keys, args = codec.sync_call(self._prefix, node, lease, reports)
-        return self._call("sync", keys, args, lambda reply: codec.sync_answers(reports, reply))
-
-    def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
-        keys, args = codec.leave_call(self._prefix, node, upstreams)
-        return self._call("leave", keys, args, lambda reply: None)
-
-    def claim_checks(
-        self, upstream: str, node: str, addresses: Collection[str], lease: float
-    ) -> Deferred[frozenset[str]]:
-        return self._on(
-            upstream,
-            "probe",
-            (node, repr(lease), *addresses),
-            lambda reply: frozenset(map(codec.text, reply)),
-        )
-
-    def conclude_check(
-        self, upstream: str, node: str, address: str, cause: str
-    ) -> Deferred[bool]:
-        return self._on(
-            upstream, "verdict", (node, address, codec.found_text(cause, node)), bool
-        )
-
-    def recount(self, upstream: str) -> Deferred[int]:
-        return self._on(upstream, "recount", (), int)
-
-    def _on(
-        self, upstream: str, name: str, args: Sequence[str], read: Callable[[Reply], _T]
-    ) -> Deferred[_T]:
-        return self._call(name, upstream_keys(self._prefix, upstream), args, read)
-
-    def _call(
+    def call(
         self, name: str, keys: Sequence[str], args: Sequence[str], read: Callable[[Reply], _T]
     ) -> Deferred[_T]:
         """
@@ -348,27 +262,6 @@ class RedisStore:
                 raise
         # New to this server, or its scripts were flushed; EVAL makes it remember.
         return await link.say("EVAL", script.text, *rest)
-
-    def _report_broken(self, upstream: str, broken: dict[str, str]) -> None:
-        if broken == self._broken.get(upstream, {}):
-            return
-        self._broken[upstream] = broken
-        for address, why in broken.items():
-            self._log.error(
-                "What the store has as server {address} of upstream {upstream} is left out: {why}",
-                address=address,
-                upstream=upstream,
-                why=why,
-            )
-
-
-def _server_reader(address: str) -> Callable[[Reply], ServerRecord]:
-    def read(reply: Reply) -> ServerRecord:
-        if reply is None:
-            raise ServerNotFound(address)
-        return codec.server(address, reply)
-
-    return read
 
 
 def _late(what: str) -> Callable[[object, float], NoReturn]:

@@ -1,0 +1,150 @@
+"""
+The calls of the contract, as scripts.
+
+Knows which script is each call and what goes in and comes out; refuses to know
+how a script is run: over whose connection, with what deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+
+from dynbalance.errors import ServerExists, ServerNotFound
+from dynbalance.log import Logger
+from dynbalance.store import codec
+from dynbalance.store.codec import Reply
+from dynbalance.store.contract import (
+    ENDLESS,
+    Drain,
+    Drained,
+    Expiry,
+    Intent,
+    Report,
+    ServerOrder,
+    ServerRecord,
+    Snapshot,
+    SyncAnswer,
+)
+from dynbalance.store.keys import upstream_keys
+
+_T = TypeVar("_T")
+
+
+class Calls:
+    """A L{Store <dynbalance.store.contract.Store>} but for how it is reached."""
+
+    _log = Logger()
+
+    def __init__(self, prefix: str) -> None:
+        """@param prefix: of all keys."""
+        self._prefix = prefix
+        self._broken: dict[str, dict[str, str]] = {}
+
+    def call(
+        self, name: str, keys: Sequence[str], args: Sequence[str], read: Callable[[Reply], _T]
+    ) -> Deferred[_T]:
+        """
+        Run a script.
+
+        @param read: makes the answer of the reply, or raises what it means.
+        """
+        raise NotImplementedError
+
+    def snapshot(self, upstream: str) -> Deferred[Snapshot]:
+        def read(reply: Reply) -> Snapshot:
+            known, broken = codec.snapshot(reply)
+            self._report_broken(upstream, broken)
+            return known
+
+        return self._on(upstream, "snapshot", (), read)
+
+    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
+        def read(reply: Reply) -> ServerRecord:
+            if reply is None:
+                raise ServerExists(order.address)
+            return codec.server(order.address, reply)
+
+        return self._on(upstream, "add", (order.address, codec.order_text(order), by), read)
+
+    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
+        def read(reply: Reply) -> None:
+            if reply is None:
+                raise ServerNotFound(address)
+
+        return self._on(upstream, "remove", (address, by), read)
+
+    def set_intent(
+        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
+    ) -> Deferred[ServerRecord]:
+        args = (address, intent.value, by, repr(drain.seconds), drain.then.value)
+        return self._on(upstream, "intent", args, _server_reader(address))
+
+    def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
+        return self._on(upstream, "drained", (repr(settle),), codec.drained)
+
+    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
+        args = (address, "1" if reenable else "0")
+        return self._on(upstream, "beat", args, _server_reader(address))
+
+    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
+        return self._on(upstream, "expire", (repr(ttl),), codec.expiry)
+
+    def sync(
+        self, node: str, lease: float, reports: Mapping[str, Report]
+    ) -> Deferred[Mapping[str, SyncAnswer]]:
+        keys, args = codec.sync_call(self._prefix, node, lease, reports)
+        return self.call("sync", keys, args, lambda reply: codec.sync_answers(reports, reply))
+
+    def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
+        keys, args = codec.leave_call(self._prefix, node, upstreams)
+        return self.call("leave", keys, args, lambda reply: None)
+
+    def claim_checks(
+        self, upstream: str, node: str, addresses: Collection[str], lease: float
+    ) -> Deferred[frozenset[str]]:
+        return self._on(
+            upstream,
+            "probe",
+            (node, repr(lease), *addresses),
+            lambda reply: frozenset(map(codec.text, reply)),
+        )
+
+    def conclude_check(
+        self, upstream: str, node: str, address: str, cause: str
+    ) -> Deferred[bool]:
+        return self._on(
+            upstream, "verdict", (node, address, codec.found_text(cause, node)), bool
+        )
+
+    def recount(self, upstream: str) -> Deferred[int]:
+        return self._on(upstream, "recount", (), int)
+
+    def _on(
+        self, upstream: str, name: str, args: Sequence[str], read: Callable[[Reply], _T]
+    ) -> Deferred[_T]:
+        return self.call(name, upstream_keys(self._prefix, upstream), args, read)
+
+    def _report_broken(self, upstream: str, broken: dict[str, str]) -> None:
+        if broken == self._broken.get(upstream, {}):
+            return
+        self._broken[upstream] = broken
+        for address, why in broken.items():
+            self._log.error(
+                "What the store has as server {address} of upstream {upstream} is left out: {why}",
+                address=address,
+                upstream=upstream,
+                why=why,
+            )
+
+
+
+def _server_reader(address: str) -> Callable[[Reply], ServerRecord]:
+    def read(reply: Reply) -> ServerRecord:
+        if reply is None:
+            raise ServerNotFound(address)
+        return codec.server(address, reply)
+
+    return read
