@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from dynbalance.http import answers
 from dynbalance.http.bodyreader import BodyReader
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
@@ -112,9 +111,9 @@ class Channel(ResponseWriter):
             limit = self.listener.settings.max_header_size
             if end < 4 or end > limit:
                 if len(data) > limit:
-                    self._refuse(431, "the request's head is too large")
+                    self._refuse(431, "the request's head is too large", data)
                 elif is_hopeless(data):
-                    self._refuse(400, "no head can begin like this")
+                    self._refuse(400, "no head can begin like this", data)
                 elif not self._buffer:
                     # The time for the head began with its first byte.
                     self.listener.deadlines.set(self, self.listener.settings.client_header_timeout)
@@ -122,7 +121,7 @@ class Channel(ResponseWriter):
             try:
                 head = parse_request(data if end == len(data) else data[:end])
             except BadMessage as bad:
-                self._refuse(bad.status, str(bad))
+                self._refuse(bad.status, str(bad), data)
                 break
             data = self._begin(head, data[end:] if end < len(data) else b"")
         self._reading = False
@@ -237,12 +236,11 @@ class Channel(ResponseWriter):
                 self._read_on()
 
     def _log_access(self, exchange: Exchange | MountedAdmin | None) -> None:
-        assert self._head is not None and self.listener.access_log is not None
-        size = self._body.size if self._body is not None else 0
+        log, head, body = self.listener.access_log, self._head, self._body
+        assert head is not None and log is not None
+        size = 0 if body is None else body.size
         asked = exchange if isinstance(exchange, Exchange) else None
-        self.listener.access_log.request(
-            self._head, self.client, self._status, size, self._bytes_out, self._begun, asked
-        )
+        log.request(head, self.client, self._status, size, self._bytes_out, self._begun, asked)
 
     # The tunnel after 101
 
@@ -314,15 +312,15 @@ class Channel(ResponseWriter):
 
     # The end
 
-    def _refuse(self, status: int, why: str) -> None:
-        """Answer a request that is not to be read on, and close."""
-        self.listener.bad_requests += 1
-        self.listener.note_refusal(self.client, status, why)
-        self._keep = False
-        self._status = status
-        data = answers.answer(status, 1, False, False)
-        self._bytes_out += len(data)
-        self.transport.write(data)
+    def _refuse(self, status: int, why: str, unread: bytes = b"", waited: float = 0.0) -> None:
+        """
+        Answer a request that is not to be read on, and close.
+
+        @param unread: what there is of its head, when nobody has read that.
+        @param waited: for its end, in seconds.
+        """
+        size = self.refuse(status)
+        self.listener.refuses(self.client, status, why, unread, size, waited)
         self._missing = -1
         self._close()
 
@@ -395,6 +393,7 @@ class Channel(ResponseWriter):
         elif self._exchange is not None:
             self._abandon(408, "the request's body took too long")
         elif self._buffer:
-            self._refuse(408, "the request's head took too long")
+            waited = self.listener.settings.client_header_timeout
+            self._refuse(408, "the request's head took too long", self._buffer, waited)
         else:
             self._close()

@@ -46,16 +46,16 @@ class Stream(Relayed):
         self._began = listener.deadlines.now()
         size = self._size = size_of(web.content)
         if web.uri is None:
-            self._refuse(400, "there is no path")
+            self._refuse(400, "there is no path", web.method + b" ")
             return
         block = composed(web, size)
         if len(block) > listener.settings.max_header_size:
-            self._refuse(431, "the request's head is too large")
+            self._refuse(431, "the request's head is too large", block)
             return
         try:
             head = self._head = parse_request(block)
         except BadMessage as bad:
-            self._refuse(bad.status, str(bad))
+            self._refuse(bad.status, str(bad), block)
             return
         if listener.mounted is not None and head.target.startswith(b"/upstream/"):
             self._go(MountedAdmin(listener.mounted, self, head, self.client))
@@ -72,11 +72,14 @@ class Stream(Relayed):
         self._connection.under_way.add(self)
         self.start(exchange, self._size > 0)
 
-    def _refuse(self, status: int, why: str) -> None:
-        self._listener.bad_requests += 1
-        self._listener.note_refusal(self.client, status, why)
-        answer_with(self._web, status)
-        self._web.finish()
+    def _refuse(self, status: int, why: str, unread: bytes = b"") -> None:
+        """@param unread: the head, when it was not read."""
+        web = self._web
+        answer_with(web, status)
+        web.finish()
+        self._listener.refuses(
+            self.client, status, why, unread, web.sentLength, protocol="HTTP/2.0"
+        )
         self._log(None)
 
     def reply(self, status: int, fields: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:

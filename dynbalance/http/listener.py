@@ -168,8 +168,28 @@ class HttpListener(Factory):
             return head.compose(host, frozenset()) + origin.fields
         return head.compose(host, self._set_headers.names) + self._set_headers.fields(head, origin)
 
-    def note_refusal(self, client: str, status: int, why: str) -> None:
+    def refuses(
+        self,
+        client: str,
+        status: int,
+        why: str,
+        unread: bytes,
+        bytes_out: int,
+        waited: float = 0.0,
+        protocol: str = "",
+    ) -> None:
+        """
+        A request was answered by us and its connection or stream ends.
+
+        @param unread: see L{AccessLog.refused}; empty for a request that gets
+            a line of its own.
+        @param bytes_out: the size of the answer.
+        @param waited: seconds for the rest of the head.
+        """
+        self.bad_requests += 1
         self._log.debug("{client}: {status}: {why}", client=client, status=status, why=why)
+        if unread and self.access_log is not None:
+            self.access_log.refused(unread, client, status, bytes_out, waited, protocol)
 
     # Ending
 

@@ -119,6 +119,19 @@ class ResponseWriter(Protocol):
         self._bytes_out += len(data)
         self.transport.write(data)
 
+    def refuse(self, status: int) -> int:
+        """
+        Answer a request that is not read to its end; it is the last.
+
+        @return: the answer's size in bytes.
+        """
+        self._keep = False
+        self._status = status
+        data = answers.answer(status, 1, False, False)
+        self._bytes_out += len(data)
+        self.transport.write(data)
+        return len(data)
+
     def reply(self, status: int, fields: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
         """A response of the mounted admin API."""
         request = self._head

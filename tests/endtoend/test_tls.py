@@ -59,6 +59,19 @@ class ListenerTests(TlsCase):
             self.assertEqual("/head?a=b", entry["uri"])
             self.assertEqual([self.backend.address], [each["server"] for each in entry["attempts"]])
 
+    def test_refused(self) -> None:
+        """What is refused before it is read has a line in the log, with either version."""
+        self.serve()
+        long = "X: " + "x" * 40_000
+        for number, option in enumerate(("--http1.1", "--http2")):
+            said = self.got(self.daemon.http, "/long?a", option, "-H", long)
+            self.assertEqual(b"431 Request Header Fields Too Large\n", said)
+            entry = wait_until(lambda at=number: self.logged()[at:], "the log")[0]
+            self.assertEqual((431, "/long?a", []), tuple(
+                entry[name] for name in ("status", "uri", "attempts")
+            ))
+            self.assertGreater(entry["bytes_out"], 0)
+
     def test_bodies(self) -> None:
         """Large bodies pass in both directions, with either version."""
         self.serve()

@@ -1059,3 +1059,54 @@ class LogTests(HttpTestCase):
             [(a["server"], a["status"], a["cause"]) for a in attempts],
             [(world.backends[0].key, 0, "error"), (world.backends[1].key, 200, "")],
         )
+
+    def test_refused(self) -> None:
+        """A request that is refused before its head is read has a line, too, with what it says."""
+        long = b"GET /" + b"x" * 2000
+        for data, status, start in (
+            (b"GET /a?b HTTP/1.1\r\n\r\n", 400, ("GET", "/a?b", "HTTP/1.1")),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, ("PRI", "*", "HTTP/2.0")),
+            (b"G\x16T / HTTP/1.1\r\n\r\n", 400, ("", "", "")),
+            (b"GET /a\x00b HTTP/1.1\r\n\r\n", 400, ("GET", "/a", "")),
+            (long, 431, ("GET", "/" + "x" * 1019, "")),
+        ):
+            world = self.world(http={"max_header_size": 1500})
+            client = world.client()
+            client.send(data)
+            answer = client.await_end()
+            (entry,) = world.entries()
+            self.assertEqual(start, (entry["method"], entry["uri"], entry["protocol"]))
+            self.assertEqual((status, len(answer)), (entry["status"], entry["bytes_out"]))
+            self.assertEqual(("", [], 0), (entry["upstream"], entry["attempts"], entry["duration"]))
+
+    def test_refused_behind_another(self) -> None:
+        """Such a line tells nothing of the request before it."""
+        world = self.world()
+        client, server, _ = world.request(GET + b"BAD\r\n\r\n")
+        server.send(OK)
+        answers = client.await_end()
+        first, second = world.entries()
+        self.assertEqual((200, len(OK)), (first["status"], first["bytes_out"]))
+        self.assertEqual((400, len(answers) - len(OK)), (second["status"], second["bytes_out"]))
+        self.assertEqual("", second["method"])
+
+    def test_refused_late(self) -> None:
+        """A head that does not end in time has a line; silence has none."""
+        world = self.world(http={"client_header_timeout": 5.0})
+        client, silent = world.client(), world.client()
+        client.send(b"DELETE /a HT")
+        world.wait(6.0)
+        self.assertTrue(silent.over)
+        client.await_end()
+        (entry,) = world.entries()
+        self.assertEqual((408, 5.0), (entry["status"], entry["duration"]))
+        self.assertEqual(("DELETE", "/a", ""), (entry["method"], entry["uri"], entry["protocol"]))
+
+    def test_too_large(self) -> None:
+        """A body that is refused for its size has one line, with the upstream."""
+        world = self.world(upstream={"client_max_body_size": 2})
+        client = world.client()
+        client.send(post(b"abc"))
+        client.await_end()
+        (entry,) = world.entries()
+        self.assertEqual((413, "default"), (entry["status"], entry["upstream"]))
