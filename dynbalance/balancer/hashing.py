@@ -130,16 +130,20 @@ class ConsistentHash(RoundRobin):
     C{hash} with C{consistent}.
 
     The ring is made when it is first needed after a change.  The points of a
-    server depend on its address and weight alone.
+    server depend on its address and weight alone.  Servers with one address
+    have the points of the heaviest of them together, and serve in turn there.
     """
 
-    __slots__ = ("_members", "_owners", "_points", "_ring", "_shared")
+    __slots__ = ("_alike", "_means", "_members", "_owners", "_points", "_ring", "_shared")
 
     wants_key: ClassVar[bool] = True
     gradual: ClassVar[bool] = False
 
     def __init__(self, means: Means) -> None:
         super().__init__(means)
+        self._means = means
+        # Of several servers with one address the heaviest -> all of them.
+        self._alike: dict[Server, RoundRobin] = {}
         # Each server's points; of those that stayed they are not made again.
         self._members: dict[Server, tuple[int, ...]] = {}
         self._owners: dict[int, Server] = {}
@@ -157,20 +161,25 @@ class ConsistentHash(RoundRobin):
             return self.take()
         if not self._ring:
             self._make_ring()
-        points, owners = self._points, self._owners
+        points, owners, alike = self._points, self._owners, self._alike
         place = bisect_left(points, crc32(key))
         for step in range(_MISSES + 1):
             server = owners[points[(place + step) % len(points)]]
-            if server.usable:
+            if alike and server in alike:
+                next_one = alike[server].take()
+                if next_one is not None:
+                    return next_one
+            elif server.usable:
                 self.claim(server)
                 return server
         return self.take()
 
     def _make_ring(self) -> None:
-        wanted = sum(server.weight for server in self._servers) * POINTS
+        heaviest = self._heaviest()
+        wanted = sum(server.weight for server in heaviest) * POINTS
         part = min(1.0, MOST_POINTS / wanted)
         former, self._members = self._members, {}
-        for server in self._servers:
+        for server in heaviest:
             count = max(1, int(server.weight * POINTS * part))
             points = former.get(server)
             if points is None or len(points) != count:
@@ -182,6 +191,21 @@ class ConsistentHash(RoundRobin):
         if not (few and self._mend([former[server] for server in gone], fresh)):
             self._make_anew()
         self._ring = True
+
+    def _heaviest(self) -> list[Server]:
+        """Of each address one server; notes those that have an address together."""
+        by_address: dict[Address, list[Server]] = {}
+        for server in self._servers:
+            by_address.setdefault(server.address, []).append(server)
+        self._alike = {}
+        heaviest: list[Server] = []
+        for servers in by_address.values():
+            first = max(servers, key=lambda server: server.weight)
+            heaviest.append(first)
+            if len(servers) > 1:
+                turns = self._alike[first] = RoundRobin(self._means)
+                turns.arrange(servers)
+        return heaviest
 
     def _mend(self, gone: list[tuple[int, ...]], fresh: list[Server]) -> bool:
         """
@@ -211,7 +235,7 @@ class ConsistentHash(RoundRobin):
         owners: dict[int, Server] = {}
         self._shared = set()
         # Backwards, since of two servers with the same point the first has it.
-        for server in reversed(self._servers):
+        for server in reversed(self._members):
             mine = dict.fromkeys(self._members[server], server)
             if not owners.keys().isdisjoint(mine):
                 self._shared.update(owners.keys() & mine.keys())

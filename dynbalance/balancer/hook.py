@@ -75,6 +75,14 @@ class Candidate:
         return str(self._server.address)
 
     @property
+    def key(self) -> str:
+        """
+        What logs and the status call it: the address, with C{#2} for the
+        second of the file's servers with one address.
+        """
+        return self._server.key
+
+    @property
     def host(self) -> str:
         return self._server.address.host
 
@@ -116,7 +124,7 @@ class Candidate:
         return hash(self._server)
 
     def __repr__(self) -> str:
-        return f"<Candidate {self.address} connections={self.connections} weight={self.weight}>"
+        return f"<Candidate {self.key} connections={self.connections} weight={self.weight}>"
 
 
 class Context:

@@ -7,6 +7,10 @@ outlive every change.  A server that was removed while it carries connections
 is remembered until they have ended and the store has heard so; when it is
 added again before that, it is the same one.
 
+The file may list an address several times, and each time is a server: the
+first is called by the address, the further ones C{ADDRESS#2}, C{ADDRESS#3} in
+the file's order, which is the same on every node that has the same file.
+
 Knows who is here; refuses to know tiers and policies, and who may be chosen.
 """
 
@@ -15,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from dynbalance.balancer.address import Address
 from dynbalance.balancer.server import Server
@@ -92,7 +96,13 @@ class Roll:
 
     def list_file(self, plain: FileServer) -> None:
         """@raise BadAddress: the server has none that is one."""
-        server = self._admit(plain.order, Address.parse(plain.order.address))
+        order = plain.order
+        address = Address.parse(order.address)
+        key, nth = order.address, 1
+        while key in self.here:
+            nth += 1
+            key = f"{order.address}#{nth}"
+        server = self._admit(order if nth == 1 else evolve(order, address=key), address)
         server.from_file = True
         server.down = plain.down
 

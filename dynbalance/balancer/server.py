@@ -58,8 +58,9 @@ class Server:
     """
     One server of one upstream, alive on this node.
 
-    @ivar key: what the store calls it; C{str(address)} but for addresses
-        that others wrote into the store in another form.
+    @ivar key: what the store, logs and people call it; C{str(address)} but
+        for addresses that others wrote into the store in another form, and
+        for those that the file lists again (C{ADDRESS#2}).
     @ivar max_conns: connections over all nodes at most; 0 for no limit.
     @ivar limit: the same, but very large for no limit.
     @ivar from_file: known from the configuration file, not from the store.

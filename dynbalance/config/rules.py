@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dynbalance.balancer.address import Address
 from dynbalance.config.admin import AdminConfig
 from dynbalance.config.endpointtext import EndpointText
 from dynbalance.config.listeners import DEFAULT_UPSTREAM, HttpConfig, StreamConfig
@@ -43,7 +42,6 @@ def broken_rules(document: dict[str, object]) -> Iterator[Problem]:
     """@param document: the parsed file, with all listeners that will be opened."""
     yield from _unknown_upstreams(document)
     yield from _shared_places(document)
-    yield from _repeated_servers(document)
     yield from _keys_of_streams(document)
     yield from _open_doors(document)
 
@@ -102,23 +100,6 @@ def _shared_places(document: dict[str, object]) -> Iterator[Problem]:
                 yield path, f"{endpoint.text!r} is taken by {shown(earlier)}, {other.text!r}"
                 break
         seen.append((path, endpoint))
-
-
-def _repeated_servers(document: dict[str, object]) -> Iterator[Problem]:
-    for name, upstream in _table(document.get("upstreams")).items():
-        seen: dict[Address, Path] = {}
-        servers = _table(upstream).get("servers")
-        for path, server in _tables(servers, "upstreams", name, "servers"):
-            text = server.get("address")
-            try:
-                address = Address.parse(text) if isinstance(text, str) else None
-            except ValueError:
-                continue
-            if address is None:
-                continue
-            if address in seen:
-                yield (*path, "address"), f"{address} is already {shown(seen[address])}"
-            seen.setdefault(address, path)
 
 
 def _keys_of_streams(document: dict[str, object]) -> Iterator[Problem]:

@@ -5,10 +5,12 @@ drains, slow starts and panic, with real servers.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 from tests.endtoend.daemon import Daemon
 from tests.endtoend.harness import LOOPBACK, EndToEndCase, Reply, ask, run, wait_until
@@ -87,6 +89,39 @@ servers = {listed}
         self.assertEqual(set(exact), set(shares))
         [mine] = self.served("/plain/", 8, cookie="user=me")
         self.assertIn(mine, exact)
+
+
+class SameAddressTests(EndToEndCase):
+    def test_lines(self) -> None:
+        """Two lines with one address are two servers, wherever one of them is named."""
+        one, other = Nginx(self, "one"), Nginx(self, "other")
+        log = os.path.join(self.directory("logs"), "access.log")
+        daemon = Daemon(
+            self,
+            upstream={"policy": "round_robin"},
+            http={"access_log": log},
+            servers=file_servers(
+                (one.address, ", weight = 2"), (other.address, ""), (one.address, "")
+            ),
+        )
+        replies = [ask(daemon.http) for _ in range(8)]
+        word = [reply.headers["x-server"] for reply in replies]
+        self.assertEqual(["one", "other", "one", "one"] * 2, word)
+        second = f"{one.address}#2"
+        self.assertEqual({one.address, other.address, second}, set(daemon.status()))
+        wait_until(lambda: len(lines(log)) == 8, "the log")
+        asked = Counter(line["attempts"][0]["server"] for line in lines(log))
+        self.assertEqual({one.address: 4, other.address: 2, second: 2}, asked)
+        page = ask(daemon.admin, "/metrics").body.decode()
+        self.assertIn(f'server_picks_total{{server="{second}",upstream="default"}} 2.0', page)
+        answer = daemon.call("add", host=LOOPBACK, port=one.port)
+        self.assertEqual(f"Server already exists: {one.address}", answer["message"])
+
+
+def lines(path: str) -> list[Any]:
+    """Of an access log."""
+    with open(path) as log:
+        return [json.loads(line) for line in log]
 
 
 class StickyTests(EndToEndCase):
