@@ -2,21 +2,22 @@
 What a listener's connections go through before they are its own: a PROXY
 header, then TLS.
 
-Knows the order of the two, and how both end; refuses to know what becomes of a
+Knows the order of the two, how both end, and that whoever is still on the way
+counts as a connection; refuses to know what becomes of a
 connection behind them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dynbalance.errors import ConfigError
 from dynbalance.http.http2 import Http2Clients
 from dynbalance.http.listener import HttpListener
-from dynbalance.net.prefaced import Prefaced
-from dynbalance.net.tls import ServerTls
+from dynbalance.net.prefaced import Prefaced, everybody, nobody_asks, welcome
+from dynbalance.net.tls import ServerTls, nothing_to_swap
 from dynbalance.net.tlsport import TlsListener
 
 if TYPE_CHECKING:
@@ -25,23 +26,25 @@ if TYPE_CHECKING:
     from dynbalance.config.listeners import HttpConfig, StreamConfig
     from dynbalance.net.deadlines import Deadlines
     from dynbalance.net.hub import Hub
+    from dynbalance.net.tls import Swap
     from dynbalance.stream.listener import StreamListener
 
 
 class Entrance:
     """
+    @ivar kind: C{http} or C{stream}.
+    @ivar listen: the endpoint, as the file has it.
+    @ivar listener: whose connections they are behind it.
     @ivar factory: what the port is given.
     """
 
-    def __init__(
-        self, factory: Factory, tls: TlsListener | None = None, prefaced: Prefaced | None = None
-    ) -> None:
-        """
-        @param factory: the outermost of the three.
-        """
-        self.factory = factory
-        self._tls = tls
-        self._prefaced = prefaced
+    def __init__(self, kind: str, listen: str, listener: HttpListener | StreamListener) -> None:
+        self.kind = kind
+        self.listen = listen
+        self.listener = listener
+        self.factory: Factory = listener
+        self._tls: TlsListener | None = None
+        self._prefaced: Prefaced | None = None
 
     def __repr__(self) -> str:
         return f"<Entrance {self.factory!r}>"
@@ -61,24 +64,64 @@ class Entrance:
         @param option: path of its table.
         @raise ConfigError: naming each option of C{tls} that is of no use.
         """
-        factory: Factory = listener
-        tls: TlsListener | None = None
-        prefaced: Prefaced | None = None
+        is_http = isinstance(listener, HttpListener)
+        entrance = cls("http" if is_http else "stream", settings.listen, listener)
         if settings.tls is not None:
             ours = ServerTls.of(settings.tls, f"{option}.tls")
-            others = {}
-            if isinstance(listener, HttpListener):
-                others[b"h2"] = Http2Clients(listener, hub)
-            factory = tls = TlsListener(ours, factory, hub, deadlines, by_protocol=others)
+            entrance._add_tls(ours, hub, deadlines, outermost=not settings.proxy_protocol)
         if settings.proxy_protocol:
-            if isinstance(listener, HttpListener):
-                prefaced = Prefaced(factory, hub, deadlines, listener.believes)
-            else:
-                prefaced = Prefaced(
-                    factory, hub, deadlines, on_broken=listener.broken_preface
-                )
-            factory = prefaced
-        return cls(factory, tls, prefaced)
+            entrance._add_preface(hub, deadlines)
+        return entrance
+
+    def _add_tls(self, ours: ServerTls, hub: Hub, deadlines: Deadlines, outermost: bool) -> None:
+        listener = self.listener
+        self.factory = self._tls = TlsListener(
+            ours,
+            listener,
+            hub,
+            deadlines,
+            by_protocol={b"h2": Http2Clients(listener, hub)}
+            if isinstance(listener, HttpListener)
+            else {},
+            turns_away=self._turns_away if outermost else welcome,
+        )
+
+    def _add_preface(self, hub: Hub, deadlines: Deadlines) -> None:
+        listener = self.listener
+        self.factory = self._prefaced = Prefaced(
+            self.factory,
+            hub,
+            deadlines,
+            trusts=listener.believes if isinstance(listener, HttpListener) else everybody,
+            on_broken=nobody_asks
+            if isinstance(listener, HttpListener)
+            else listener.broken_preface,
+            turns_away=self._turns_away,
+        )
+
+    def _turns_away(self, peer: Any) -> bool:
+        """Who is on the way in counts, or it would cost nothing to stay there."""
+        return self.listener.turns_away(peer, self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Connections that are not through yet."""
+        reading = 0 if self._prefaced is None else self._prefaced.active
+        return reading + (0 if self._tls is None else self._tls.active)
+
+    @property
+    def broken_headers(self) -> int:
+        """Connections closed because they did not begin with a PROXY header."""
+        return 0 if self._prefaced is None else self._prefaced.broken
+
+    @property
+    def failed_handshakes(self) -> int:
+        """Connections closed because there was no agreement on TLS, or not in time."""
+        return 0 if self._tls is None else self._tls.failed
+
+    def reread(self) -> Swap:
+        """As L{ServerTls.reread}; nothing where there is no TLS."""
+        return nothing_to_swap if self._tls is None else self._tls.tls.reread()
 
     def abort_all(self) -> None:
         """Close the connections that are not through yet."""
@@ -86,6 +129,36 @@ class Entrance:
             self._prefaced.abort_all()
         if self._tls is not None:
             self._tls.abort_all()
+
+
+class OfFiles(Protocol):
+    """What was made of certificates and keys."""
+
+    def reread(self) -> Swap:
+        """See L{ServerTls.reread}."""
+
+
+def reread_all(users: Iterable[OfFiles]) -> Swap:
+    """
+    Have all of them read their files again.
+
+    @return: has all of them use what was read.
+    @raise ConfigError: with all that is wrong with any file; then nothing
+        changes anywhere.
+    """
+    problems: list[str] = []
+    swaps: list[Swap] = []
+    for user in users:
+        with noted(problems):
+            swaps.append(user.reread())
+    if problems:
+        raise ConfigError(problems)
+
+    def swap() -> None:
+        for each in swaps:
+            each()
+
+    return swap
 
 
 @contextmanager

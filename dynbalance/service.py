@@ -206,7 +206,8 @@ class Node(Service):
                     f"{path}.listen", table.listen, entrance.factory, self.hub
                 )
         # The admin API keeps answering while the balancer ends.
-        site = AdminSite(self.operations, Pages(self.balancer, self.membership), self._reactor)
+        pages = Pages(self.balancer, self.membership, lambda: self._entrances)
+        site = AdminSite(self.operations, pages, self._reactor)
         self._admin_ports += listen(
             "admin.listen", self._config.admin.listen, site, self._reactor
         )

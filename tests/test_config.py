@@ -382,6 +382,32 @@ class RulesTests(TestCase):
         parse('[[http]]\nlisten = "tcp:8080:interface=127.0.0.1"\nmount_admin = true')
 
 
+class CertificateTests(TestCase):
+    """Certificates of listeners."""
+
+    def test_one_or_several(self) -> None:
+        """A certificate comes with its key, alone, in a list, or both."""
+        one = 'certificate = "a", key = "b"'
+        for text in (one, f"certificates = [{{ {one} }}]", f"{one}, certificates = [{{ {one} }}]"):
+            for kind in ("http", "stream"):
+                parse(f"[[{kind}]]\ntls = {{ {text} }}")
+
+    def test_incomplete(self) -> None:
+        """What is missing is named with its place."""
+        together = "is missing: a certificate and its key go together"
+        for text, said in (
+            ('client_ca = "a"', ".certificate: is missing"),
+            ('certificate = "a"', f".key: {together}"),
+            ('key = "a"', f".certificate: {together}"),
+            ('certificates = [{ certificate = "a" }]', ".certificates[0].key: is missing"),
+            ('certificates = [{ certificate = "", key = "a" }]',
+             ".certificates[0].certificate: '' is not a text without control characters"),
+            ("certificates = 5", ".certificates: expected an array, got 5"),
+            ("certificates = []", ".certificate: is missing"),
+        ):  # fmt: skip
+            self.assertEqual([f"http[0].tls{said}"], problems(f"[[http]]\ntls = {{ {text} }}"))
+
+
 class SupportTests(TestCase):
     """Options whose feature does not work yet."""
 

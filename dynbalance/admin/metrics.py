@@ -8,7 +8,8 @@ read here when somebody asks, and nothing is kept twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -23,20 +24,79 @@ from dynbalance.balancer.server import State
 from dynbalance.store.membership import Membership
 
 _SERVER = ("upstream", "server")
+_LISTENER = ("kind", "listen")
 _CODES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
 """Names of the indices of L{dynbalance.balancer.server.Server.responses}."""
 
 _STATES = tuple(state for state in State if state is not State.REMOVED)
 
 
-class BalancerCollector(Collector):
-    """The balancer's and the store's numbers, read at each scrape."""
+class Door(Protocol):
+    """
+    A listener, with what stands before it.
 
-    def __init__(self, balancer: Balancer, membership: Membership) -> None:
+    @ivar kind: C{http} or C{stream}.
+    @ivar listen: its endpoint.
+    @ivar waiting: connections whose PROXY header or TLS is not done.
+    @ivar broken_headers: see L{dynbalance.entrance.Entrance}.
+    @ivar failed_handshakes: likewise.
+    """
+
+    kind: str
+    listen: str
+
+    @property
+    def listener(self) -> Counts: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def broken_headers(self) -> int: ...
+
+    @property
+    def failed_handshakes(self) -> int: ...
+
+
+class Counts(Protocol):
+    """
+    What a listener counts.
+
+    @ivar accepted: connections so far.
+    @ivar rejected: others, closed for C{max_connections}.
+    """
+
+    accepted: int
+    rejected: int
+
+    @property
+    def active(self) -> int:
+        """Connections now."""
+
+
+def no_doors() -> Iterable[Door]:
+    """There are no listeners."""
+    return ()
+
+
+class BalancerCollector(Collector):
+    """
+    The balancer's, the store's and the listeners' numbers, read at each scrape.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        membership: Membership,
+        doors: Callable[[], Iterable[Door]] = no_doors,
+    ) -> None:
+        """@param doors: the listeners there are now."""
         self._balancer = balancer
         self._membership = membership
+        self._doors = doors
 
     def collect(self) -> Iterable[Metric]:
+        yield from self._listeners()
         yield from self._store()
         yield from self._upstreams()
         yield from self._servers()
@@ -56,6 +116,39 @@ class BalancerCollector(Collector):
             "Time since the last exchange with the store while they fail, else 0.",
             value=self._membership.stale_for,
         )
+
+    def _listeners(self) -> Iterable[Metric]:
+        connections = GaugeMetricFamily(
+            "dynbalance_listener_connections",
+            "Connections of clients, those included that are still shaking hands.",
+            labels=_LISTENER,
+        )
+        accepted = CounterMetricFamily(
+            "dynbalance_listener_accepted", "Connections that were served.", labels=_LISTENER
+        )
+        rejected = CounterMetricFamily(
+            "dynbalance_listener_rejected",
+            "Connections closed at once for max_connections.",
+            labels=_LISTENER,
+        )
+        handshakes = CounterMetricFamily(
+            "dynbalance_listener_failed_handshakes",
+            "Connections closed because TLS came to nothing.",
+            labels=_LISTENER,
+        )
+        headers = CounterMetricFamily(
+            "dynbalance_listener_broken_headers",
+            "Connections closed because they did not begin with a PROXY header.",
+            labels=_LISTENER,
+        )
+        for door in self._doors():
+            labels = (door.kind, door.listen)
+            connections.add_metric(labels, door.listener.active + door.waiting)
+            accepted.add_metric(labels, door.listener.accepted)
+            rejected.add_metric(labels, door.listener.rejected)
+            handshakes.add_metric(labels, door.failed_handshakes)
+            headers.add_metric(labels, door.broken_headers)
+        yield from (connections, accepted, rejected, handshakes, headers)
 
     def _upstreams(self) -> Iterable[Metric]:
         servers = GaugeMetricFamily(
@@ -135,9 +228,14 @@ class BalancerCollector(Collector):
 class Metrics:
     """The text that Prometheus reads, from a registry of our own."""
 
-    def __init__(self, balancer: Balancer, membership: Membership) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        membership: Membership,
+        doors: Callable[[], Iterable[Door]] = no_doors,
+    ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(BalancerCollector(balancer, membership))
+        self._registry.register(BalancerCollector(balancer, membership, doors))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)

@@ -11,11 +11,12 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Callable, Iterable
 from importlib import resources
 
 from dynbalance.admin.answers import Answer, Json, Page
 from dynbalance.admin.api import Endpoint
-from dynbalance.admin.metrics import Metrics
+from dynbalance.admin.metrics import Door, Metrics, no_doors
 from dynbalance.admin.operations import Ask
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.store.membership import Membership
@@ -26,9 +27,15 @@ _INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 class Pages:
     """What the admin site serves outside C{/upstream/}."""
 
-    def __init__(self, balancer: Balancer, membership: Membership) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        membership: Membership,
+        doors: Callable[[], Iterable[Door]] = no_doors,
+    ) -> None:
+        """@param doors: the listeners there are now."""
         self._balancer = balancer
-        self._metrics = Metrics(balancer, membership)
+        self._metrics = Metrics(balancer, membership, doors)
         self._dashboard = _dashboard(balancer)
 
     def endpoints(self) -> tuple[Endpoint, ...]:

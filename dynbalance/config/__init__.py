@@ -18,6 +18,7 @@ from dynbalance.config.admin import (
 )
 from dynbalance.config.listeners import (
     DEFAULT_UPSTREAM,
+    CertificateConfig,
     HttpConfig,
     HttpTlsConfig,
     ListenerTlsConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "DEFAULT_STATE_DIR",
     "DEFAULT_UPSTREAM",
     "AdminConfig",
+    "CertificateConfig",
     "Config",
     "HealthCheckConfig",
     "HeartbeatConfig",

@@ -36,16 +36,37 @@ DEFAULT_UPSTREAM = "default"
 
 
 @frozen(slots=True, kw_only=True)
-class ListenerTlsConfig:
+class CertificateConfig:
     """
-    C{tls} of a stream listener.  All are names of files.
-
-    @ivar client_ca: whose certificates clients must show; empty for none.
+    One of C{tls.certificates}.  Both are names of files.
     """
 
     certificate: str = field(validator=SOME)
     key: str = field(validator=SOME)
+
+
+@frozen(slots=True, kw_only=True)
+class ListenerTlsConfig:
+    """
+    C{tls} of a stream listener.  All are names of files.
+
+    @ivar certificate: shown to whoever asks for no name that another is for;
+        may be empty where there are C{certificates}, whose first it is then.
+    @ivar certificates: further ones, each for the names that it says.
+    @ivar client_ca: whose certificates clients must show; empty for none.
+    """
+
+    certificate: str = field(default="", validator=PRINTABLE)
+    key: str = field(default="", validator=PRINTABLE)
+    certificates: tuple[CertificateConfig, ...] = ()
     client_ca: str = field(default="", validator=PRINTABLE)
+
+    def __attrs_post_init__(self) -> None:
+        if not (self.certificate or self.key or self.certificates):
+            raise OptionError("certificate", "is missing")
+        if bool(self.certificate) != bool(self.key):
+            missing = "key" if self.certificate else "certificate"
+            raise OptionError(missing, "is missing: a certificate and its key go together")
 
 
 @frozen(slots=True, kw_only=True)

@@ -66,7 +66,7 @@ class HttpListener(Factory):
     @param mounted: the admin API under C{/upstream/}, if it is served here.
     @ivar draining: no request after the one under way.
     @ivar accepted: connections so far.
-    @ivar refused: connections closed for C{max_connections}.
+    @ivar rejected: connections closed for C{max_connections}.
     @ivar requests: so far.
     @ivar bad_requests: answered with an error of ours before any server was
         asked.
@@ -92,7 +92,7 @@ class HttpListener(Factory):
         self.channels: set[Client] = set()
         self.draining = False
         self.accepted = 0
-        self.refused = 0
+        self.rejected = 0
         self.requests = 0
         self.bad_requests = 0
         self._set_headers = SetHeaders(settings.set_headers)
@@ -118,10 +118,22 @@ class HttpListener(Factory):
 
     def admits(self) -> bool:
         """Whether there is room for a connection that came."""
-        if self.settings.max_connections and len(self.channels) >= self.settings.max_connections:
-            self.refused += 1
+        if self.turns_away(None):
             return False
         self.accepted += 1
+        return True
+
+    def turns_away(self, peer: Any, waiting: int = 0) -> bool:
+        """
+        Whether a connection that came is one too many; then it is counted as that.
+
+        @param peer: where it comes from.
+        @param waiting: connections that are not here yet, and will be.
+        """
+        limit = self.settings.max_connections
+        if not limit or len(self.channels) + waiting < limit:
+            return False
+        self.rejected += 1
         return True
 
     def believes(self, host: str) -> bool:

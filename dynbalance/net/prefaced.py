@@ -43,11 +43,17 @@ class Port(Protocol):
         """Give an accepted socket a transport and a protocol."""
 
 
-def _everybody(host: str) -> bool:
+def everybody(host: str) -> bool:
+    """Whoever speaks is believed."""
     return True
 
 
-def _nobody_asks(peer: Any, why: str) -> None:
+def welcome(peer: Any) -> bool:
+    """Nobody is turned away."""
+    return False
+
+
+def nobody_asks(peer: Any, why: str) -> None:
     """There is the log."""
 
 
@@ -64,6 +70,8 @@ class Prefaced(ServerFactory):
     @param patience: seconds within which a whole header has to come.
     @param on_broken: is told of each connection that is closed for what it
         began with: its peer as C{accept} says it, and why.
+    @param turns_away: asked first for each connection that comes, with its
+        peer as C{accept} says it; C{True} closes it.
     @ivar broken: connections closed for what they began with.
     """
 
@@ -75,9 +83,10 @@ class Prefaced(ServerFactory):
         factory: Factory,
         hub: Hub,
         deadlines: Deadlines,
-        trusts: Callable[[str], bool] = _everybody,
+        trusts: Callable[[str], bool] = everybody,
         patience: float = PATIENCE,
-        on_broken: Callable[[Any, str], None] = _nobody_asks,
+        on_broken: Callable[[Any, str], None] = nobody_asks,
+        turns_away: Callable[[Any], bool] = welcome,
     ) -> None:
         self.factory = factory
         self.hub = hub
@@ -86,6 +95,7 @@ class Prefaced(ServerFactory):
         self.broken = 0
         self._trusts = trusts
         self._on_broken = on_broken
+        self._turns_away = turns_away
         self._reading: set[_Reading] = set()
 
     def __repr__(self) -> str:
@@ -98,6 +108,9 @@ class Prefaced(ServerFactory):
 
     def accept_socket(self, skt: socket.socket, peer: Any, port: Port) -> None:
         """A connection came; its header may already be there."""
+        if self._turns_away(peer):
+            skt.close()
+            return
         reading = _Reading(self, skt, peer, port)
         self._reading.add(reading)
         reading.start()

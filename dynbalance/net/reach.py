@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from dynbalance.net.proxyprotocol import header
-from dynbalance.net.tls import ClientTls
+from dynbalance.net.tls import ClientTls, nothing_to_swap
 from dynbalance.net.tlsdial import TlsDial
 
 if TYPE_CHECKING:
     from dynbalance.balancer.address import Address
     from dynbalance.config.upstream import UpstreamConfig
     from dynbalance.net.hub import Hub
+    from dynbalance.net.tls import Swap
     from dynbalance.net.tlsdial import TlsCaller
 
 
@@ -47,6 +48,10 @@ class Reach:
             settings.proxy_protocol,
             None if tls is None else ClientTls.of(tls, f"{option}.tls", alpn),
         )
+
+    def reread(self) -> Swap:
+        """As L{ClientTls.reread}; nothing where there is no TLS."""
+        return nothing_to_swap if self.tls is None else self.tls.reread()
 
     def greeting(self, ends: tuple[Any, Any]) -> bytes:
         """

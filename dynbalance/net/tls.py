@@ -3,8 +3,8 @@ Who we are in TLS, and whom we believe: contexts from certificates and keys.
 
 Knows files, names and how a peer's certificate is judged; refuses to know
 connections, which are L{dynbalance.net.tlstransport}'s.  A context never
-changes: to read the files again is to make another, and if that fails the one
-before it still works.
+changes: to read the files again is to make another, which takes its place when
+somebody says so; connections that were made from the one before it keep it.
 
 Sessions are not resumed.  Every handshake is a whole one, so that no ticket
 lets a client in whose certificate would not be accepted any more.
@@ -13,6 +13,7 @@ lets a client in whose certificate would not be accepted any more.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import service_identity
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 
     from dynbalance.config.listeners import ListenerTlsConfig
     from dynbalance.config.upstream import ServerTlsConfig
+
+Swap = Callable[[], None]
+"""Lets what was read last be used; it cannot fail."""
+
+
+def nothing_to_swap() -> None:
+    """No files were read."""
+
 
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2; those of TLS 1.3 are all good."""
@@ -93,15 +102,21 @@ class KeyPair:
 
     @ivar certificate: with those of its issuers behind it.
     @ivar key: without a password.
+    @ivar place: of the table that names them, below that of the listener's
+        TLS; empty if it is that one.
     """
 
     certificate: str
     key: str
+    place: str = ""
 
 
 class ServerTls:
     """
     What a listener shows and asks of its clients.
+
+    A certificate is shown to who asks for a name that it is for, be it
+    C{a.example} or C{*.example} (RFC 9525: one label).
 
     @param pairs: the first is shown to whoever asks for a name that no
         certificate is for, or for none.
@@ -120,53 +135,92 @@ class ServerTls:
         alpn: Iterable[str] = (),
         option: str = "tls",
     ) -> None:
+        self._pairs = tuple(pairs)
+        self._client_ca = client_ca
         self._alpn = tuple(protocol.encode() for protocol in alpn)
-        self._by_name: dict[str, SSL.Context] = {}
+        self._option = option
+        self._shown = self._read()
+
+    def __repr__(self) -> str:
+        return f"<ServerTls for {', '.join(self._shown.by_name) or 'any name'}>"
+
+    @classmethod
+    def of(cls, settings: ListenerTlsConfig, option: str) -> ServerTls:
+        """What the file says of a listener."""
+        pairs = [
+            KeyPair(each.certificate, each.key, f".certificates[{number}]")
+            for number, each in enumerate(settings.certificates)
+        ]
+        if settings.certificate:
+            pairs.insert(0, KeyPair(settings.certificate, settings.key))
+        return cls(pairs, settings.client_ca, getattr(settings, "alpn", ()), option)
+
+    def connection(self) -> SSL.Connection:
+        """One for a client that comes."""
+        connection = SSL.Connection(self._shown.default, None)
+        connection.set_app_data(Expected())
+        connection.set_accept_state()
+        return connection
+
+    def reread(self) -> Swap:
+        """
+        Read the files again.
+
+        @return: has connections that come later follow them; nothing changes
+            before it is called.
+        @raise ConfigError: naming each option whose file is of no use now.
+        """
+        shown = self._read()
+
+        def swap() -> None:
+            self._shown = shown
+
+        return swap
+
+    def _read(self) -> _Shown:
+        by_name: dict[str, SSL.Context] = {}
         problems: list[str] = []
         contexts = []
-        for number, pair in enumerate(pairs):
-            path = option if len(pairs) == 1 else f"{option}[{number}]"
+        for pair in self._pairs:
             context = _context()
             contexts.append(context)
-            for name in pemfiles.use_pair(context, pair.certificate, pair.key, path, problems):
-                self._by_name.setdefault(name, context)
-            if client_ca:
-                pemfiles.ask_for(context, client_ca, f"{option}.client_ca", problems)
+            table = self._option + pair.place
+            for name in pemfiles.use_pair(context, pair.certificate, pair.key, table, problems):
+                by_name.setdefault(name, context)
+            if self._client_ca:
+                option = f"{self._option}.client_ca"
+                pemfiles.ask_for(context, self._client_ca, option, problems)
                 context.set_verify(_VERIFY, _judge)
             if self._alpn:
                 context.set_alpn_select_callback(self._select)
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
-        self._default = contexts[0]
-        self._default.set_tlsext_servername_callback(self._named)
-
-    def __repr__(self) -> str:
-        return f"<ServerTls for {', '.join(self._by_name) or 'any name'}>"
-
-    @classmethod
-    def of(cls, settings: ListenerTlsConfig, option: str) -> ServerTls:
-        """What the file says of a listener."""
-        pair = KeyPair(settings.certificate, settings.key)
-        return cls([pair], settings.client_ca, getattr(settings, "alpn", ()), option)
-
-    def connection(self) -> SSL.Connection:
-        """One for a client that comes."""
-        connection = SSL.Connection(self._default, None)
-        connection.set_app_data(Expected())
-        connection.set_accept_state()
-        return connection
-
-    def _named(self, connection: SSL.Connection) -> None:
-        name = (connection.get_servername() or b"").decode("ascii", "replace").lower()
-        context = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
-        if context is not None and context is not self._default:
-            connection.set_context(context)
+        shown = _Shown(contexts[0], by_name)
+        shown.default.set_tlsext_servername_callback(shown.named)
+        return shown
 
     def _select(self, connection: SSL.Connection, offered: list[bytes]) -> bytes:
         for protocol in self._alpn:
             if protocol in offered:
                 return protocol
         raise Refused("the client offers none of our protocols by ALPN")
+
+
+@frozen(slots=True, eq=False)
+class _Shown:
+    """
+    What the files of a listener held when they were read.
+    """
+
+    default: SSL.Context
+    by_name: dict[str, SSL.Context]
+
+    def named(self, connection: SSL.Connection) -> None:
+        """The client has said for whom it takes us."""
+        name = (connection.get_servername() or b"").decode("ascii", "replace").lower()
+        context = self.by_name.get(name) or self.by_name.get("*." + name.partition(".")[2])
+        if context is not None and context is not self.default:
+            connection.set_context(context)
 
 
 class ClientTls:
@@ -195,22 +249,12 @@ class ClientTls:
         option: str = "tls",
     ) -> None:
         self._verify = verify
+        self._ca = ca
         self._server_name = server_name
-        self._context = context = _context()
-        problems: list[str] = []
-        if certificate:
-            pemfiles.use_pair(context, certificate, key, option, problems)
-        if ca:
-            pemfiles.trust(context, ca, f"{option}.ca", problems)
-        elif verify:
-            context.set_default_verify_paths()
-        if verify:
-            context.set_verify(_VERIFY, _judge)
-        protocols = [protocol.encode() for protocol in alpn]
-        if protocols:
-            context.set_alpn_protos(protocols)
-        if problems:
-            raise ConfigError(problems)
+        self._ours = KeyPair(certificate, key) if certificate else None
+        self._alpn = tuple(protocol.encode() for protocol in alpn)
+        self._option = option
+        self._context = self._read()
 
     def __repr__(self) -> str:
         return f"<ClientTls {self._server_name or 'for any host'}>"
@@ -227,6 +271,33 @@ class ClientTls:
             alpn=alpn,
             option=option,
         )
+
+    def reread(self) -> Swap:
+        """As L{ServerTls.reread}."""
+        context = self._read()
+
+        def swap() -> None:
+            self._context = context
+
+        return swap
+
+    def _read(self) -> SSL.Context:
+        context = _context()
+        problems: list[str] = []
+        ours = self._ours
+        if ours is not None:
+            pemfiles.use_pair(context, ours.certificate, ours.key, self._option, problems)
+        if self._ca:
+            pemfiles.trust(context, self._ca, f"{self._option}.ca", problems)
+        elif self._verify:
+            context.set_default_verify_paths()
+        if self._verify:
+            context.set_verify(_VERIFY, _judge)
+        if self._alpn:
+            context.set_alpn_protos(list(self._alpn))
+        if problems:
+            raise ConfigError(problems)
+        return context
 
     def connection(self, host: str) -> SSL.Connection:
         """

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.protocol import ServerFactory
 
 from dynbalance.log import Logger
+from dynbalance.net.prefaced import welcome
 from dynbalance.net.tlstransport import TlsTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from twisted.internet.protocol import Factory
 
@@ -34,9 +35,12 @@ class TlsListener(ServerFactory):
     protocols get a L{TlsTransport}, when the handshake is done.
 
     @param patience: seconds that a handshake may take.
+    @param turns_away: asked first for each connection that comes, with its
+        address; C{True} closes it.
     @param by_protocol: the factories for clients with whom something was
         agreed on by ALPN; C{factory} serves all others.
-    @ivar tls: may be replaced; connections that come later follow.
+    @ivar tls: whose files may be read again; connections that come later
+        follow.
     @ivar failed: handshakes that came to nothing.
     """
 
@@ -51,6 +55,7 @@ class TlsListener(ServerFactory):
         deadlines: Deadlines,
         patience: float = PATIENCE,
         by_protocol: Mapping[bytes, Factory] | None = None,
+        turns_away: Callable[[Any], bool] = welcome,
     ) -> None:
         self.tls = tls
         self.factory = factory
@@ -59,6 +64,7 @@ class TlsListener(ServerFactory):
         self.deadlines = deadlines
         self.patience = patience
         self.failed = 0
+        self._turns_away = turns_away
         self.arrivals: set[_Arrival] = set()
 
     def __repr__(self) -> str:
@@ -78,6 +84,8 @@ class TlsListener(ServerFactory):
             factory.doStop()
 
     def buildProtocol(self, addr: Any) -> Any:
+        if self._turns_away(addr):
+            return None
         arrival = _Arrival(self, addr)
         self.arrivals.add(arrival)
         self.deadlines.set(arrival, self.patience)

@@ -69,8 +69,8 @@ class StreamListener(ServerFactory):
     @ivar options: may be replaced; connections that begin later follow.
     @ivar sessions: those that run, and clients that have to say where to.
     @ivar accepted: clients so far.
-    @ivar rejected: of these, closed at once for C{max_connections}.
-    @ivar refused: of these, closed because no server took them.
+    @ivar rejected: others, closed at once for C{max_connections}.
+    @ivar refused: of those accepted, closed because no server took them.
     @ivar bytes_in: from clients, of the sessions that have ended.
     @ivar bytes_out: to clients, likewise.
     """
@@ -113,10 +113,11 @@ class StreamListener(ServerFactory):
 
     def accept_socket(self, skt: socket.socket, peer: Any, port: Any) -> None:
         """A client came by plain TCP or a unix socket."""
-        if not self._admits():
+        if self.turns_away(peer):
             skt.close()
-            self.turned_away(peer, 503, "max_connections")
-        elif self.routes:
+            return
+        self.accepted += 1
+        if self.routes:
             Asking(self, skt, peer, port).start()
         else:
             self.begin(skt, peer, port, Destination(self.upstream, self.options))
@@ -137,17 +138,23 @@ class StreamListener(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol | None:
         """A client came by a transport of Twisted's, such as TLS."""
-        if self._admits():
-            return ClientProtocol(self)
-        self.turned_away(addr, 503, "max_connections")
-        return None
-
-    def _admits(self) -> bool:
+        if self.turns_away(addr):
+            return None
         self.accepted += 1
+        return ClientProtocol(self)
+
+    def turns_away(self, peer: Any, waiting: int = 0) -> bool:
+        """
+        Whether a client that came is one too many; then it is counted as that.
+
+        @param peer: as the kernel or as Twisted has it.
+        @param waiting: clients that are not here yet, and will be.
+        """
         limit = self.options.max_connections
-        if limit and len(self.sessions) >= limit:
-            self.rejected += 1
+        if not limit or len(self.sessions) + waiting < limit:
             return False
+        self.rejected += 1
+        self.turned_away(peer, 503, "max_connections")
         return True
 
     # What the sessions tell.

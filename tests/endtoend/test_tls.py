@@ -134,6 +134,76 @@ class ListenerTests(TlsCase):
             self.assertIn(b"\r\nX-Extra: https 127.0.0.1\r\n", head)
             self.assertNotIn(b"X-Forwarded-For", head)
 
+    def test_several_certificates(self) -> None:
+        """Each name is shown its certificate by HTTP and by streams, and openssl verifies it."""
+        pairs = [
+            self.authority.issue("b.example", "c.example", file="b"),
+            self.authority.issue("*.wild.example", file="w"),
+        ]
+        listed = "".join(
+            table(f"[{kind}.tls.certificates]", certificate=pair.certificate, key=pair.key)
+            for kind in ("http", "stream")
+            for pair in pairs
+        )
+        self.backend = Backend(self)
+        tls = listener_tls("http", self.pair) + listener_tls("stream", self.pair)
+        self.daemon = Daemon(self, more=tls + listed)
+        self.daemon.add(self.backend.port)
+        for name in ("a.example", "b.example", "c.example", "x.wild.example"):
+            self.assertEqual(b"backend", self.got(self.daemon.http, "/", name=name))
+            self.assertEqual(b"backend", self.got(self.daemon.stream, "/", name=name))
+        self.assertIn(b"a.example", self._shown("d.example"))
+        self.assertIn(b"*.wild.example", self._shown("y.wild.example"))
+
+    def _shown(self, name: str) -> bytes:
+        """What openssl says of the certificate that is shown for a name."""
+        openssl = program("openssl")
+        command = [openssl, "s_client", "-connect", f"{LOOPBACK}:{self.daemon.stream}"]
+        command += ["-servername", name]
+        said = subprocess.run(command, input=b"", capture_output=True, timeout=20, check=False)
+        command = [openssl, "x509", "-noout", "-ext", "subjectAltName"]
+        done = subprocess.run(
+            command, input=said.stdout, capture_output=True, timeout=20, check=True
+        )
+        return done.stdout
+
+    def test_counts(self) -> None:
+        """Who never finishes a handshake or a header counts as a connection, and in the metrics."""
+        self.backend = Backend(self)
+        limit = {"max_connections": 2, "proxy_protocol": True}
+        tls = listener_tls("http", self.pair) + listener_tls("stream", self.pair)
+        self.daemon = Daemon(self, http=limit, stream={"max_connections": 2}, more=tls)
+        self.daemon.add(self.backend.port)
+        for kind, port in (("http", self.daemon.http), ("stream", self.daemon.stream)):
+            silent = [socket.create_connection((LOOPBACK, port), 10) for _ in range(2)]
+            if kind == "http":
+                # This one is a step further than the other.
+                silent[0].sendall(b"PROXY UNKNOWN\r\n")
+            self._wait_for(kind, "connections", 2)
+            with socket.create_connection((LOOPBACK, port), 10) as late:
+                self.assertEqual(b"", late.recv(1))
+            self._wait_for(kind, "rejected_total", 1)
+            silent[0].sendall(b"no TLS at all")
+            self._wait_for(kind, "failed_handshakes_total", 1)
+            silent[1].sendall(b"nothing of the kind\r\n\r\n")
+            self._wait_for(kind, "connections", 0)
+            for each in silent:
+                each.close()
+        self._wait_for("http", "broken_headers_total", 1)
+        self._wait_for("stream", "failed_handshakes_total", 2)
+        self.assertEqual(b"backend", self.got(self.daemon.stream, "/"))
+        self._wait_for("stream", "accepted_total", 1)
+
+    def _wait_for(self, kind: str, name: str, value: int) -> None:
+        """Wait for a number in the metrics."""
+        begins, ends = f'dynbalance_listener_{name}{{kind="{kind}",', f" {value:.1f}"
+
+        def there() -> bool:
+            lines = ask(self.daemon.admin, "/metrics").body.decode().splitlines()
+            return any(line.startswith(begins) and line.endswith(ends) for line in lines)
+
+        wait_until(there, f"{kind} {name} {value}")
+
     def test_drain(self) -> None:
         """At the end a request under way is answered, an idle connection and a handshake cut."""
         self.serve()

@@ -137,7 +137,7 @@ class KeepAliveTests(HttpTestCase):
         client = world.client()
         other = world.client()
         self.assertTrue(other.over)
-        self.assertEqual(world.listener.refused, 1)
+        self.assertEqual(world.listener.rejected, 1)
         client.send(GET)
         world.backends[0].accept().send(OK)
         self.assertEqual(client.take(), OK)

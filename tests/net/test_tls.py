@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 
-from dynbalance.config import HttpTlsConfig, ListenerTlsConfig, ServerTlsConfig
+from dynbalance.config import CertificateConfig, HttpTlsConfig, ListenerTlsConfig, ServerTlsConfig
 from dynbalance.errors import ConfigError
 from dynbalance.net.proxyprotocol import header
 from dynbalance.net.tls import ClientTls, HandshakeFailed, KeyPair, ServerTls
@@ -147,7 +147,9 @@ class ServerTlsTests(TlsCase):
         middle = self.call(port)
         self.pump.until(lambda: self.listener.active)
         self.authority.issue("new.example", file="a")
-        self.listener.tls = ServerTls([self.pair_a])
+        swap = self.listener.tls.reread()
+        self.assertIn("a.example", self.subject(self.call(port).handshake()))
+        swap()
         new = self.call(port, name="new.example").handshake()
         self.assertIn("new.example", self.subject(new))
         old.send(b"still")
@@ -156,18 +158,57 @@ class ServerTlsTests(TlsCase):
         old.expect(b"here")
         middle.handshake()
         Path(self.pair_a.key).write_bytes(b"nonsense")
-        with self.assertRaises(ConfigError):
-            ServerTls([self.pair_a])
+        with self.assertRaises(ConfigError) as caught:
+            self.listener.tls.reread()
+        said = f"tls.key: {self.pair_a.key} holds no private key in PEM form"
+        self.assertEqual(caught.exception.problems, [said])
         self.call(port, name="new.example").handshake()
+
+    def test_names_change(self) -> None:
+        """Names that a certificate is not for any more lead to the first one."""
+        other = self.authority.issue("b.example", file="b")
+        port, _ = self.serve(ServerTls([self.pair_a, other]))
+        self.authority.issue("c.example", file="b")
+        self.listener.tls.reread()()
+        for name, shown in (("b.example", "a.example"), ("c.example", "c.example")):
+            context = client_context(self.authority.file)
+            context.check_hostname = False
+            self.assertIn(shown, self.subject(self.call(port, context, name).handshake()))
 
     def test_of_the_file(self) -> None:
         """The tables of the configuration become what they say."""
         http = HttpTlsConfig(certificate=self.pair_a.certificate, key=self.pair_a.key)
         stream = ListenerTlsConfig(certificate=self.pair_a.certificate, key=self.pair_a.key)
+        other = self.authority.issue("b.example", file="b")
+        several = ListenerTlsConfig(
+            certificates=(
+                CertificateConfig(certificate=self.pair_a.certificate, key=self.pair_a.key),
+                CertificateConfig(certificate=other.certificate, key=other.key),
+            )
+        )
+        port, _ = self.serve(ServerTls.of(several, "tls"))
+        for name, shown in (("b.example", "b.example"), ("a.example", "a.example")):
+            peer = self.call(port, client_context(self.authority.file), name).handshake()
+            self.assertIn(shown, self.subject(peer))
         for settings, agreed in ((http, "h2"), (stream, None)):
             port, _ = self.serve(ServerTls.of(settings, "tls"))
             peer = self.call(port, client_context(self.authority.file, alpn=["h2"])).handshake()
             self.assertEqual(peer.ssl.selected_alpn_protocol(), agreed)
+
+
+    def test_turned_away(self) -> None:
+        """Who is one too many is closed before the handshake."""
+        came: list[Any] = []
+
+        def turns_away(address: Any) -> bool:
+            came.append(address.host)
+            return len(came) > 1
+
+        port, factory = self.serve(turns_away=turns_away)
+        self.call(port).handshake()
+        self.assertIsNotNone(self.try_handshake(self.call(port)))
+        self.assertEqual((["127.0.0.1"] * 2, 1), (came, len(factory.built)))
+        self.assertEqual((0, 0), (self.listener.active, self.listener.failed))
 
 
 class FileTests(TlsCase):
@@ -195,12 +236,13 @@ class FileTests(TlsCase):
         )
 
     def test_several(self) -> None:
-        """Of several pairs the number is named; what they share is named once."""
+        """Of several pairs the place is named; what they share is named once."""
+        more = KeyPair(self.pair_a.certificate, "/no", ".certificates[0]")
         self.assertEqual(
-            self.problems(self.pair_a, KeyPair(self.pair_a.certificate, "/no"), client_ca="/ca"),
+            self.problems(self.pair_a, more, client_ca="/ca"),
             [
                 "http[0].tls.client_ca: /ca: No such file or directory",
-                "http[0].tls[1].key: /no: No such file or directory",
+                "http[0].tls.certificates[0].key: /no: No such file or directory",
             ],
         )
 
@@ -295,6 +337,24 @@ class FileTests(TlsCase):
 
 class ClientTlsTests(TlsCase):
     """TLS to servers."""
+
+    def test_reread(self) -> None:
+        """The authorities to trust may change; a file that is of no use changes nothing."""
+        other = Authority(self.authority.directory, "other")
+        tls = ClientTls(ca=other.file, option="upstreams.api.tls")
+        self.assertIn("its issuer is not known", self.refused(tls))
+        good = Path(self.authority.file).read_bytes()
+        Path(other.file).write_bytes(good)
+        swap = tls.reread()
+        self.assertIn("its issuer is not known", self.refused(tls))
+        swap()
+        self.reached(tls)
+        Path(other.file).write_bytes(b"nonsense")
+        with self.assertRaises(ConfigError) as caught:
+            tls.reread()
+        said = f"upstreams.api.tls.ca: {other.file} holds no certificate in PEM form"
+        self.assertEqual(caught.exception.problems, [said])
+        self.reached(tls)
 
     def refused(
         self, tls: ClientTls | None = None, pair: KeyPair | None = None, **options: Any
