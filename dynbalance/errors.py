@@ -70,6 +70,18 @@ class ServerNotFound(StoreError):
         self.address = address
 
 
+class StaleRevision(StoreError):
+    """
+    The change was meant for another revision of the membership.
+
+    @ivar revision: which it has now.
+    """
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"The membership has changed: its revision is {revision}")
+        self.revision = revision
+
+
 class BadAddress(DynbalanceError, ValueError):
     """A server's address cannot be understood; the text says why."""
 

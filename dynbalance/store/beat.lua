@@ -1,5 +1,8 @@
--- ARGV: address, 1 if a heartbeat ends an expiry.  Answers nil if it is no server.
+-- ARGV: address, 1 if a heartbeat ends an expiry, the revision wanted.  Answers nil
+-- if it is no server.
 local u, address, at = upstream(1), ARGV[1], time()
+local stale = expect(u, ARGV[3])
+if stale then return stale end
 local before = redis.call('HGET', u.meta, address)
 local meta = before and parse(before)
 if not meta then return false end

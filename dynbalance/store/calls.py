@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from dynbalance.errors import ServerExists, ServerNotFound
 from dynbalance.log import Logger
 from dynbalance.store import codec
+from dynbalance.store.changes import Change, History, Update
 from dynbalance.store.codec import Reply
 from dynbalance.store.contract import (
     ENDLESS,
@@ -61,36 +62,77 @@ class Calls:
 
         return self._on(upstream, "snapshot", (), read)
 
-    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
+    def add(
+        self, upstream: str, order: ServerOrder, by: str, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
         def read(reply: Reply) -> ServerRecord:
             if reply is None:
                 raise ServerExists(order.address)
             return codec.server(order.address, reply)
 
-        return self._on(upstream, "add", (order.address, codec.order_text(order), by), read)
+        args = (order.address, codec.order_text(order), by, _at(only_at))
+        return self._on(upstream, "add", args, read)
 
-    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
+    def remove(
+        self, upstream: str, address: str, by: str, only_at: int | None = None
+    ) -> Deferred[None]:
         def read(reply: Reply) -> None:
             if reply is None:
                 raise ServerNotFound(address)
 
-        return self._on(upstream, "remove", (address, by), read)
+        return self._on(upstream, "remove", (address, by, _at(only_at)), read)
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
+        self,
+        upstream: str,
+        address: str,
+        intent: Intent,
+        by: str,
+        drain: Drain = ENDLESS,
+        only_at: int | None = None,
     ) -> Deferred[ServerRecord]:
-        args = (address, intent.value, by, repr(drain.seconds), drain.then.value)
+        args = (address, intent.value, by, repr(drain.seconds), drain.then.value, _at(only_at))
         return self._on(upstream, "intent", args, _server_reader(address))
+
+    def update(
+        self, upstream: str, address: str, update: Update, by: str, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        args = (address, codec.update_text(update), by, _at(only_at))
+        return self._on(upstream, "update", args, _server_reader(address))
+
+    def amend(
+        self, changes: Mapping[str, Change], by: str, action: str
+    ) -> Deferred[Mapping[str, int]]:
+        keys = [key for name in changes for key in upstream_keys(self._prefix, name)]
+        args = [by, action]
+        for change in changes.values():
+            args += [_at(change.only_at), str(len(change.edits))]
+            for edit in change.edits:
+                args += codec.edit_words(edit)
+        return self.call(
+            "amend",
+            keys,
+            args,
+            lambda reply: dict(zip(changes, map(int, reply), strict=True)),
+        )
+
+    def history(self, upstream: str, limit: int, before: str = "") -> Deferred[History]:
+        return self._on(upstream, "history", ("before", before, str(limit)), codec.history)
+
+    def news(self, upstream: str, limit: int, after: str) -> Deferred[History]:
+        return self._on(upstream, "history", ("after", after, str(limit)), codec.history)
 
     def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
         return self._on(upstream, "drained", (repr(settle),), codec.drained)
 
-    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
-        args = (address, "1" if reenable else "0")
+    def beat(
+        self, upstream: str, address: str, reenable: bool, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        args = (address, "1" if reenable else "0", _at(only_at))
         return self._on(upstream, "beat", args, _server_reader(address))
 
-    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
-        return self._on(upstream, "expire", (repr(ttl),), codec.expiry)
+    def expire(self, upstream: str, ttl: float, only_at: int | None = None) -> Deferred[Expiry]:
+        return self._on(upstream, "expire", (repr(ttl), _at(only_at)), codec.expiry)
 
     def sync(
         self, node: str, lease: float, reports: Mapping[str, Report]
@@ -119,8 +161,8 @@ class Calls:
             upstream, "verdict", (node, address, codec.found_text(cause, node)), bool
         )
 
-    def recount(self, upstream: str) -> Deferred[int]:
-        return self._on(upstream, "recount", (), int)
+    def recount(self, upstream: str, only_at: int | None = None) -> Deferred[int]:
+        return self._on(upstream, "recount", (_at(only_at),), int)
 
     def _on(
         self, upstream: str, name: str, args: Sequence[str], read: Callable[[Reply], _T]
@@ -139,6 +181,10 @@ class Calls:
                 why=why,
             )
 
+
+
+def _at(only_at: int | None) -> str:
+    return "" if only_at is None else str(only_at)
 
 
 def _server_reader(address: str) -> Callable[[Reply], ServerRecord]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dynbalance.balancer.address import Address
+from dynbalance.store.changes import HEALTH_ACTIONS, Edit, History, Line, Update
 from dynbalance.store.contract import (
     HEARTBEAT_TIMEOUT,
     Drained,
@@ -58,6 +59,22 @@ def order_text(order: ServerOrder) -> str:
             "slow_start": order.slow_start,
         },
         separators=(",", ":"),
+    )
+
+
+def update_text(update: Update) -> str:
+    """The JSON of what changes."""
+    return json.dumps(dict(update.items()), separators=(",", ":"))
+
+
+def edit_words(edit: Edit) -> tuple[str, ...]:
+    """What C{amend.lua} takes of one server."""
+    return (
+        edit.address,
+        "" if edit.order is None else order_text(edit.order),
+        edit.intent.value,
+        repr(edit.drain.seconds),
+        edit.drain.then.value,
     )
 
 
@@ -146,6 +163,39 @@ def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
         ),
         broken,
     )
+
+
+def history(reply: Reply) -> History:
+    """What C{history.lua} says."""
+    oldest, lines = reply
+    return History(lines=tuple(_line(*line) for line in lines), oldest=text(oldest))
+
+
+def _line(id: bytes, flat: Sequence[bytes]) -> Line:
+    fields = {text(name): text(value) for name, value in _pairs(flat)}
+    action, address = fields.get("action", ""), fields.get("address", "")
+    before, after = fields.get("before", ""), fields.get("after", "")
+    told = action in HEALTH_ACTIONS
+    return Line(
+        id=text(id),
+        at=_time(fields.get("at", "").encode()) or 0.0,
+        revision=int(fields.get("revision", "0")),
+        part=int(fields.get("part", "1")),
+        by=fields.get("by", ""),
+        action=action,
+        address=address,
+        before=None if told else _former(address, before),
+        after=None if told else _former(address, after),
+        cause=_cause((after or before).encode()) if told else "",
+    )
+
+
+def _former(address: str, meta: str) -> ServerRecord | None:
+    """A server of the past; C{None} where there was none."""
+    try:
+        return server(address, (meta.encode("utf-8", "surrogateescape"), None, None))
+    except ValueError:
+        return None
 
 
 def found_text(cause: str, node: str) -> str:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from dynbalance.store.changes import Change, History, Update
 
 
 class Intent(Enum):
@@ -213,7 +216,11 @@ class Store(Protocol):
     The shared truth.  Every call fails with L{StoreUnavailable
     <dynbalance.errors.StoreUnavailable>} when the store does not answer
     within its deadline, and then nothing may be assumed but that the call may
-    be made again.  C{by} says who asked, for the history.
+    be made again.
+
+    C{by} says who asked, for the history.  A call with C{only_at} is carried
+    out while the membership has that revision, and else fails with
+    L{StaleRevision <dynbalance.errors.StaleRevision>}.
     """
 
     @property
@@ -236,18 +243,28 @@ class Store(Protocol):
     def snapshot(self, upstream: str) -> Deferred[Snapshot]:
         """All servers of an upstream, with heartbeats and counts."""
 
-    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
+    def add(
+        self, upstream: str, order: ServerOrder, by: str, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
         """
         Add a server, with a first heartbeat now.
 
         @return: fails with L{ServerExists <dynbalance.errors.ServerExists>}.
         """
 
-    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
+    def remove(
+        self, upstream: str, address: str, by: str, only_at: int | None = None
+    ) -> Deferred[None]:
         """@return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}."""
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
+        self,
+        upstream: str,
+        address: str,
+        intent: Intent,
+        by: str,
+        drain: Drain = ENDLESS,
+        only_at: int | None = None,
     ) -> Deferred[ServerRecord]:
         """
         Enable, disable or drain a server.  Enabling also forgives missing
@@ -257,7 +274,45 @@ class Store(Protocol):
         @return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}.
         """
 
-    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
+    def update(
+        self, upstream: str, address: str, update: Update, by: str, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        """
+        Change a server's order.  One that needs heartbeats from now on has a
+        full C{ttl} to send one; one that needs none any more is not expired.
+
+        @return: fails with L{ServerNotFound <dynbalance.errors.ServerNotFound>}.
+        """
+
+    def amend(
+        self, changes: Mapping[str, Change], by: str, action: str
+    ) -> Deferred[Mapping[str, int]]:
+        """
+        Edit many servers of several upstreams in one step, or none.  What was
+        observed of a server stays; one that was none begins with a heartbeat.
+
+        @param changes: by upstream; each has its own C{only_at}.
+        @param action: what the history calls it.
+        @return: the upstreams' revisions.
+        """
+
+    def history(self, upstream: str, limit: int, before: str = "") -> Deferred[History]:
+        """
+        Who changed what, the newest first.
+
+        @param before: only lines older than that with this C{id}.
+        """
+
+    def news(self, upstream: str, limit: int, after: str) -> Deferred[History]:
+        """
+        Likewise, the oldest first.
+
+        @param after: only lines newer than that with this C{id}.
+        """
+
+    def beat(
+        self, upstream: str, address: str, reenable: bool, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
         """
         Record a heartbeat now.
 
@@ -275,7 +330,9 @@ class Store(Protocol):
             up: the other nodes have to hear of it, and tell what they hold.
         """
 
-    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
+    def expire(
+        self, upstream: str, ttl: float, only_at: int | None = None
+    ) -> Deferred[Expiry]:
         """
         Take out the enabled servers whose last heartbeat is older than C{ttl}
         seconds.  Those added with C{heartbeat=False} are never expired.
@@ -324,7 +381,7 @@ class Store(Protocol):
         @return: whether it was taken: not without a claim on the address.
         """
 
-    def recount(self, upstream: str) -> Deferred[int]:
+    def recount(self, upstream: str, only_at: int | None = None) -> Deferred[int]:
         """
         Set every published count to the sum of what the live nodes hold.
 

@@ -15,7 +15,7 @@ for _, address in ipairs(addresses) do
     local left = sum_of(u, address)
     if (left == 0 and at - since >= settle) or (deadline and at >= deadline) then
       if what == 'remove' then
-        take_away(u, at, 'drain', address, before)
+        take_away(u, at, 'drain', 'remove', address, before)
       else
         put_state(meta, 'disable', expired)
         put_reason(meta, 'manual', at)

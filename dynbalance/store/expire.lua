@@ -1,6 +1,8 @@
--- ARGV: how many seconds a heartbeat lasts.  Answers the number of servers whose
--- last one is older, and the addresses that were taken out now.
+-- ARGV: how many seconds a heartbeat lasts, the revision wanted.  Answers the number
+-- of servers whose last one is older, and the addresses that were taken out now.
 local u, ttl, at = upstream(1), tonumber(ARGV[1]), time()
+local stale = expect(u, ARGV[2])
+if stale then return stale end
 thaw(u, at)
 local beats, late = redis.call('HGETALL', u.heartbeat), {}
 local beat_of = {}

@@ -8,18 +8,16 @@ that the scripts of the Redis store are compared with.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Protocol, TypeVar
 
 from attrs import Factory, define, evolve
 from twisted.internet.defer import Deferred, fail, succeed
 
-from dynbalance.errors import ServerExists, ServerNotFound
+from dynbalance.errors import ServerExists, ServerNotFound, StaleRevision, StoreError
+from dynbalance.store.changes import Change, History, Update
 from dynbalance.store.contract import (
-    DRAINING,
     ENDLESS,
-    HEARTBEAT_TIMEOUT,
-    MANUAL,
     Drain,
     Drained,
     Expiry,
@@ -31,7 +29,11 @@ from dynbalance.store.contract import (
     SyncAnswer,
     Then,
 )
+from dynbalance.store.journal import Journal, Step
 from dynbalance.store.ledger import Ledger
+from dynbalance.store.transitions import added, beaten, edited, ordered, overdue, updated
+
+_T = TypeVar("_T")
 
 
 class Clock(Protocol):
@@ -54,16 +56,35 @@ class _Upstream:
 
     servers: dict[str, ServerRecord] = Factory(dict)
     ledger: Ledger = Factory(Ledger)
-    revision: int = 0
+    journal: Journal = Factory(Journal)
     contact: float | None = None
     lease: float = 0.0
     unhealthy: dict[str, str] = Factory(dict)
     probers: dict[str, tuple[str, float]] = Factory(dict)
 
-    def put(self, record: ServerRecord) -> ServerRecord:
+    @property
+    def revision(self) -> int:
+        return self.journal.revision
+
+    def server(self, address: str) -> ServerRecord:
+        """@raise ServerNotFound: it is none."""
+        record = self.servers.get(address)
+        if record is None:
+            raise ServerNotFound(address)
+        return record
+
+    def put(self, record: ServerRecord, step: Step, action: str) -> ServerRecord:
         """Keep a changed record, and answer it with its count."""
-        self.servers[record.order.address] = record
+        address = record.order.address
+        self.journal.write(step, action, address, self.servers.get(address), record)
+        self.servers[address] = record
         return self.published(record)
+
+    def take_away(self, address: str, step: Step, action: str = "remove") -> None:
+        """A server is no server any more."""
+        self.journal.write(step, action, address, self.servers.pop(address))
+        self.unhealthy.pop(address, None)
+        self.probers.pop(address, None)
 
     def published(self, record: ServerRecord) -> ServerRecord:
         return evolve(record, connections=self.ledger.totals.get(record.order.address, 0))
@@ -126,50 +147,81 @@ class MemoryStore:
             )
         )
 
-    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
-        here = self._upstream(upstream)
-        if order.address in here.servers:
-            return fail(ServerExists(order.address))
-        now = self._now()
-        here.revision += 1
-        return succeed(here.put(ServerRecord(order=order, created_at=now, last_heartbeat=now)))
+    def add(
+        self, upstream: str, order: ServerOrder, by: str, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        return self._change(upstream, only_at, lambda here: self._add(here, order, by))
 
-    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
-        here = self._upstream(upstream)
-        if here.servers.pop(address, None) is None:
-            return fail(ServerNotFound(address))
-        here.unhealthy.pop(address, None)
-        here.probers.pop(address, None)
-        here.revision += 1
-        return succeed(None)
+    def _add(self, here: _Upstream, order: ServerOrder, by: str) -> ServerRecord:
+        if order.address in here.servers:
+            raise ServerExists(order.address)
+        return here.put(added(order, self._now()), self._step(by), "add")
+
+    def remove(
+        self, upstream: str, address: str, by: str, only_at: int | None = None
+    ) -> Deferred[None]:
+        def remove(here: _Upstream) -> None:
+            here.server(address)
+            here.take_away(address, self._step(by))
+
+        return self._change(upstream, only_at, remove)
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
+        self,
+        upstream: str,
+        address: str,
+        intent: Intent,
+        by: str,
+        drain: Drain = ENDLESS,
+        only_at: int | None = None,
     ) -> Deferred[ServerRecord]:
-        here = self._upstream(upstream)
-        record = here.servers.get(address)
-        if record is None:
-            return fail(ServerNotFound(address))
-        now = self._now()
-        here.revision += 1
-        record = evolve(
-            record, intent=intent, updated_at=now, drain_deadline=None, drain_then=Then.STAY
-        )
-        if intent is Intent.ENABLE:
-            record = evolve(
-                record, expired=False, disabled_at=None, disabled_reason=None, last_heartbeat=now
-            )
-        else:
-            reason = DRAINING if intent is Intent.DRAIN else MANUAL
-            record = evolve(record, disabled_at=now, disabled_reason=reason)
-        if intent is Intent.DRAIN:
-            deadline = now + drain.seconds if drain.seconds else None
-            record = evolve(record, drain_deadline=deadline, drain_then=drain.then)
-        return succeed(here.put(record))
+        def set_intent(here: _Upstream) -> ServerRecord:
+            record = ordered(here.server(address), intent, drain, self._now())
+            return here.put(record, self._step(by), intent.value)
+
+        return self._change(upstream, only_at, set_intent)
+
+    def update(
+        self, upstream: str, address: str, update: Update, by: str, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        def change(here: _Upstream) -> ServerRecord:
+            before = here.server(address)
+            record = updated(before, update, self._now())
+            if record is before:
+                return here.published(record)
+            return here.put(record, self._step(by), "update")
+
+        return self._change(upstream, only_at, change)
+
+    def amend(
+        self, changes: Mapping[str, Change], by: str, action: str
+    ) -> Deferred[Mapping[str, int]]:
+        for name, change in changes.items():
+            here = self._upstream(name)
+            if change.only_at not in (None, here.revision):
+                return fail(StaleRevision(here.revision))
+        for name, change in changes.items():
+            here = self._upstream(name)
+            step = self._step(by)
+            for edit in change.edits:
+                before = here.servers.get(edit.address)
+                record = edited(before, edit, self._now())
+                if record is not None:
+                    here.put(record, step, action)
+                elif before is not None:
+                    here.take_away(edit.address, step, action)
+        return succeed({name: self._upstream(name).revision for name in changes})
+
+    def history(self, upstream: str, limit: int, before: str = "") -> Deferred[History]:
+        return succeed(self._upstream(upstream).journal.before(before, limit))
+
+    def news(self, upstream: str, limit: int, after: str) -> Deferred[History]:
+        return succeed(self._upstream(upstream).journal.after(after, limit))
 
     def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
         here = self._upstream(upstream)
         now = self._now()
+        step = self._step("drain")
         over = []
         for address in sorted(here.servers):
             record = here.servers[address]
@@ -181,42 +233,43 @@ class MemoryStore:
             if settled or (deadline is not None and now >= deadline):
                 over.append(Drained(address=address, then=then, left=left))
                 if then is Then.REMOVE:
-                    self.remove(upstream, address, "drain")
+                    here.take_away(address, step)
                 else:
-                    self.set_intent(upstream, address, Intent.DISABLE, "drain")
+                    disabled = ordered(record, Intent.DISABLE, ENDLESS, now)
+                    here.put(disabled, step, Intent.DISABLE.value)
         return succeed(tuple(over))
 
-    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
-        here = self._upstream(upstream)
-        record = here.servers.get(address)
-        if record is None:
-            return fail(ServerNotFound(address))
-        record = evolve(record, last_heartbeat=self._now())
-        if record.expired and reenable:
-            here.revision += 1
-            record = evolve(record, expired=False)
-            if record.intent is Intent.ENABLE:
-                record = evolve(record, disabled_at=None, disabled_reason=None)
-        return succeed(here.put(record))
+    def beat(
+        self, upstream: str, address: str, reenable: bool, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        def beat(here: _Upstream) -> ServerRecord:
+            before = here.server(address)
+            record = beaten(before, reenable, self._now())
+            if record.expired is not before.expired:
+                return here.put(record, self._step("heartbeat"), "return")
+            here.servers[address] = record
+            return here.published(record)
 
-    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
-        here = self._upstream(upstream)
+        return self._change(upstream, only_at, beat)
+
+    def expire(self, upstream: str, ttl: float, only_at: int | None = None) -> Deferred[Expiry]:
+        return self._change(upstream, only_at, lambda here: self._expire(here, ttl))
+
+    def _expire(self, here: _Upstream, ttl: float) -> Expiry:
         now = self._now()
         here.thaw(now)
         count = 0
         disabled = []
+        step = self._step("heartbeat")
         for address in sorted(here.servers):
             record = here.servers[address]
             if not record.order.heartbeat or now - (record.last_heartbeat or 0.0) <= ttl:
                 continue
             count += 1
             if record.enabled:
-                here.revision += 1
                 disabled.append(address)
-                here.servers[address] = evolve(
-                    record, expired=True, disabled_at=now, disabled_reason=HEARTBEAT_TIMEOUT
-                )
-        return succeed(Expiry(expired_count=count, disabled=tuple(disabled)))
+                here.put(overdue(record, now), step, "expire")
+        return Expiry(expired_count=count, disabled=tuple(disabled))
 
     def sync(
         self, node: str, lease: float, reports: Mapping[str, Report]
@@ -270,17 +323,35 @@ class MemoryStore:
         if here.probers.get(address, ("",))[0] != node:
             return succeed(False)
         if bool(cause) is not (address in here.unhealthy):
-            here.revision += 1
+            step = self._step("health_check")
             if cause:
                 here.unhealthy[address] = cause
+                here.journal.write(step, "unhealthy", address, cause=cause)
             else:
-                del here.unhealthy[address]
+                was = here.unhealthy.pop(address)
+                here.journal.write(step, "healthy", address, cause=was)
         return succeed(True)
 
-    def recount(self, upstream: str) -> Deferred[int]:
+    def recount(self, upstream: str, only_at: int | None = None) -> Deferred[int]:
+        def recount(here: _Upstream) -> int:
+            here.ledger.reap(self._now())
+            return len(here.servers)
+
+        return self._change(upstream, only_at, recount)
+
+    def _change(
+        self, upstream: str, only_at: int | None, change: Callable[[_Upstream], _T]
+    ) -> Deferred[_T]:
         here = self._upstream(upstream)
-        here.ledger.reap(self._now())
-        return succeed(len(here.servers))
+        if only_at not in (None, here.revision):
+            return fail(StaleRevision(here.revision))
+        try:
+            return succeed(change(here))
+        except StoreError as error:
+            return fail(error)
+
+    def _step(self, by: str) -> Step:
+        return Step(by, self._now())
 
     def _upstream(self, name: str) -> _Upstream:
         return self._upstreams.setdefault(name, _Upstream())

@@ -109,12 +109,14 @@ local function put_drain(meta, deadline, what)
   put(meta, 'drain_then', what and '"' .. what .. '"')
 end
 
--- One change: the next revision, and a line of the audit trail.
-local function record(u, at, who, action, address, before, after)
-  local revision = redis.call('INCR', u.revision)
-  redis.call('XADD', u.history, 'MAXLEN', '~', 1000, '*', 'at', ms(at), 'who', who,
+-- One server changed: a line of the history.  All that one script changes in an
+-- upstream has one revision.
+local function record(u, at, by, action, address, before, after)
+  u.part = (u.part or 0) + 1
+  if u.part == 1 then u.now = redis.call('INCR', u.revision) end
+  redis.call('XADD', u.history, 'MAXLEN', '~', 10000, '*', 'at', ms(at), 'by', by,
     'action', action, 'address', address, 'before', before, 'after', after,
-    'revision', revision)
+    'revision', u.now, 'part', u.part)
 end
 
 -- A server as the caller hears of it; the counts' place depends on nothing else.

@@ -25,6 +25,15 @@ local function time()
   return parts[1] + parts[2] / 1000000
 end
 
+-- The caller's condition: the revision that the membership must have; nothing or
+-- an empty text for any.  Answers an error if it has another.
+local function expect(u, revision)
+  local now = redis.call('GET', u.revision) or '0'
+  if revision and revision ~= '' and revision ~= now then
+    return redis.error_reply('STALE ' .. now)
+  end
+end
+
 -- Lua would write 14 digits; milliseconds need 13 of them until the year 2286.
 local function ms(seconds)
   return string.format('%.3f', seconds)

@@ -1,4 +1,6 @@
--- Answers the number of servers.
+-- ARGV: the revision wanted.  Answers the number of servers.
 local u = upstream(1)
+local stale = expect(u, ARGV[1])
+if stale then return stale end
 reap(u, time())
 return recount(u)

@@ -24,7 +24,7 @@ from txredisapi import (  # type: ignore[import-untyped]
 )
 from txredisapi import RedisError, RedisProtocol, ResponseError
 
-from dynbalance.errors import StoreUnavailable
+from dynbalance.errors import StaleRevision, StoreUnavailable
 from dynbalance.log import Logger
 from dynbalance.store import scripts
 from dynbalance.store.calls import Calls
@@ -238,6 +238,9 @@ class RedisStore(Calls):
             try:
                 reply = await self._run(link, name, keys, args)
             except RedisError as error:
+                refusal, _, revision = str(error).partition(" ")
+                if refusal == "STALE":
+                    raise StaleRevision(int(revision)) from None
                 self._available = False
                 raise StoreUnavailable(str(error)) from None
             self._available = True

@@ -1,5 +1,5 @@
 -- A server is no server any more.
-local function take_away(u, at, who, address, before)
+local function take_away(u, at, by, action, address, before)
   redis.call('HDEL', u.meta, address)
   redis.call('HDEL', u.heartbeat, address)
   redis.call('HDEL', u.unhealthy, address)
@@ -9,5 +9,5 @@ local function take_away(u, at, who, address, before)
   local sum = sum_of(u, address)
   if sum > 0 then redis.call('ZADD', u.file, sum, address) end
   mark(u, address)
-  record(u, at, who, 'remove', address, before, '')
+  record(u, at, by, action, address, before, '')
 end

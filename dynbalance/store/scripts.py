@@ -13,10 +13,13 @@ from importlib.resources import files
 from attrs import frozen
 
 _PARTS = {
-    "add": ("names", "meta", "counts"),
+    "add": ("names", "meta", "counts", "admission"),
     "remove": ("names", "meta", "counts", "removal"),
     "drained": ("names", "meta", "counts", "removal"),
-    "intent": ("names", "meta"),
+    "intent": ("names", "meta", "orders"),
+    "update": ("names", "meta", "orders"),
+    "amend": ("names", "meta", "counts", "removal", "admission", "orders"),
+    "history": ("names",),
     "beat": ("names", "meta"),
     "expire": ("names", "meta", "gap"),
     "snapshot": ("names",),

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from dynbalance.errors import StoreUnavailable
+from dynbalance.store.changes import Change, History, Update
 from dynbalance.store.contract import (
     ENDLESS,
     Drain,
@@ -80,31 +81,66 @@ class DoorStore:
     def snapshot(self, upstream: str) -> Deferred[Snapshot]:
         return self._pass("snapshot", None if self.failure else self.inner.snapshot(upstream))
 
-    def add(self, upstream: str, order: ServerOrder, by: str) -> Deferred[ServerRecord]:
-        return self._pass("add", None if self.failure else self.inner.add(upstream, order, by))
+    def add(
+        self, upstream: str, order: ServerOrder, by: str, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        answer = None if self.failure else self.inner.add(upstream, order, by, only_at)
+        return self._pass("add", answer)
 
-    def remove(self, upstream: str, address: str, by: str) -> Deferred[None]:
-        answer = None if self.failure else self.inner.remove(upstream, address, by)
+    def remove(
+        self, upstream: str, address: str, by: str, only_at: int | None = None
+    ) -> Deferred[None]:
+        answer = None if self.failure else self.inner.remove(upstream, address, by, only_at)
         return self._pass("remove", answer)
 
     def set_intent(
-        self, upstream: str, address: str, intent: Intent, by: str, drain: Drain = ENDLESS
+        self,
+        upstream: str,
+        address: str,
+        intent: Intent,
+        by: str,
+        drain: Drain = ENDLESS,
+        only_at: int | None = None,
     ) -> Deferred[ServerRecord]:
         if self.failure:
             return self._pass("set_intent", None)
-        answer = self.inner.set_intent(upstream, address, intent, by, drain)
+        answer = self.inner.set_intent(upstream, address, intent, by, drain, only_at)
         return self._pass("set_intent", answer)
+
+    def update(
+        self, upstream: str, address: str, update: Update, by: str, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        if self.failure:
+            return self._pass("update", None)
+        return self._pass("update", self.inner.update(upstream, address, update, by, only_at))
+
+    def amend(
+        self, changes: Mapping[str, Change], by: str, action: str
+    ) -> Deferred[Mapping[str, int]]:
+        answer = None if self.failure else self.inner.amend(changes, by, action)
+        return self._pass("amend", answer)
+
+    def history(self, upstream: str, limit: int, before: str = "") -> Deferred[History]:
+        answer = None if self.failure else self.inner.history(upstream, limit, before)
+        return self._pass("history", answer)
+
+    def news(self, upstream: str, limit: int, after: str) -> Deferred[History]:
+        answer = None if self.failure else self.inner.news(upstream, limit, after)
+        return self._pass("news", answer)
 
     def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
         answer = None if self.failure else self.inner.finish_drains(upstream, settle)
         return self._pass("finish_drains", answer)
 
-    def beat(self, upstream: str, address: str, reenable: bool) -> Deferred[ServerRecord]:
-        answer = None if self.failure else self.inner.beat(upstream, address, reenable)
+    def beat(
+        self, upstream: str, address: str, reenable: bool, only_at: int | None = None
+    ) -> Deferred[ServerRecord]:
+        answer = None if self.failure else self.inner.beat(upstream, address, reenable, only_at)
         return self._pass("beat", answer)
 
-    def expire(self, upstream: str, ttl: float) -> Deferred[Expiry]:
-        return self._pass("expire", None if self.failure else self.inner.expire(upstream, ttl))
+    def expire(self, upstream: str, ttl: float, only_at: int | None = None) -> Deferred[Expiry]:
+        answer = None if self.failure else self.inner.expire(upstream, ttl, only_at)
+        return self._pass("expire", answer)
 
     def sync(
         self, node: str, lease: float, reports: Mapping[str, Report]
@@ -132,8 +168,9 @@ class DoorStore:
         )
         return self._pass("conclude_check", answer)
 
-    def recount(self, upstream: str) -> Deferred[int]:
-        return self._pass("recount", None if self.failure else self.inner.recount(upstream))
+    def recount(self, upstream: str, only_at: int | None = None) -> Deferred[int]:
+        answer = None if self.failure else self.inner.recount(upstream, only_at)
+        return self._pass("recount", answer)
 
 
 def order(port: int, **more: object) -> ServerOrder:

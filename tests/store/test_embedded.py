@@ -22,6 +22,7 @@ from twisted.trial.unittest import TestCase
 from dynbalance.errors import StoreUnavailable, StoreUnusable
 from dynbalance.store.embedded import EmbeddedStore
 from tests.store.contract_suite import A, StoreContract, order
+from tests.store.history_suite import HistoryContract
 from tests.store.real import DEADLINE, Client, age
 
 clock: Any = reactor
@@ -51,7 +52,7 @@ async def until(condition: Any) -> None:
         await deferLater(clock, 0.01)
 
 
-class EmbeddedContractTests(StoreContract, TestCase):
+class EmbeddedContractTests(StoreContract, HistoryContract, TestCase):
     """The embedded store keeps the contract."""
 
     directory: str

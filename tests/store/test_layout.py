@@ -13,6 +13,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ServerNotFound
+from dynbalance.store.changes import Change, Edit, Update
 from dynbalance.store.contract import Intent, Report, ServerRecord, SyncAnswer
 from dynbalance.store.endpoints import unix_endpoint
 from dynbalance.store.redis import RedisStore
@@ -279,7 +280,7 @@ class HandTests(_Stored):
         for _, flat in self.client("XRANGE", "upstream:history", "-", "+"):
             words = [word.decode() for word in flat]
             lines.append(dict(zip(words[::2], words[1::2], strict=True)))
-        told = [(line["who"], line["action"], line["revision"]) for line in lines]
+        told = [(line["by"], line["action"], line["revision"]) for line in lines]
         self.assertEqual(
             [
                 ("ann", "add", "1"),
@@ -306,7 +307,7 @@ class HandTests(_Stored):
             {k.decode(): v.decode() for k, v in zip(e[::2], e[1::2], strict=True)} for e in entries
         ]
         self.assertEqual(["unhealthy", "healthy"], [line["action"] for line in lines])
-        self.assertEqual({"health_check"}, {line["who"] for line in lines})
+        self.assertEqual({"health_check"}, {line["by"] for line in lines})
         found = json.loads(lines[0]["after"])
         self.assertEqual(("status 500", "one"), (found["cause"], found["node"]))
         self.assertAlmostEqual(self.now(), found["at"], places=-1)
@@ -332,11 +333,23 @@ class HandTests(_Stored):
         self.assertEqual({}, (await self.store.snapshot("default")).unhealthy)
 
     async def test_history_is_bounded(self) -> None:
-        """The audit trail keeps about the last thousand changes."""
+        """The audit trail keeps about the last ten thousand changes."""
+        many = "for i = 1, 12000 do redis.call('XADD', KEYS[1], '*', 'revision', i) end"
+        self.client("EVAL", many, 1, "upstream:history")
         await self.store.add("default", order(), "ops")
-        for _ in range(1500):
-            await self.store.set_intent("default", A, Intent.ENABLE, "ops")
-        self.assertLess(self.client("XLEN", "upstream:history"), 1200)
+        self.assertLess(self.client("XLEN", "upstream:history"), 10_200)
+        line = (await self.store.history("default", 2)).lines[-1]
+        self.assertEqual((12000, "", ""), (line.revision, line.action, line.address))
+
+    async def test_unknown_fields_through_changes(self) -> None:
+        """What others wrote into a server keeps its text through updates and edits."""
+        self.put(A, '{"host":"10.0.0.1","port":80,"weight":1,"zone":[],"n":12345678901234567890}')
+        await self.store.update("default", A, Update(weight=2), "ops")
+        edit = Edit(address=A, order=order(weight=3))
+        await self.store.amend({"default": Change(edits=(edit,))}, "ops", "import")
+        text = self.client("HGET", META, A)
+        self.assertIn(b'"zone":[],"n":12345678901234567890', text)
+        self.assertEqual(3, json.loads(text)["weight"])
 
     async def test_keys(self) -> None:
         """The keys are the documented ones, all in the slot of the prefix's hash tag."""

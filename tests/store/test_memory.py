@@ -9,9 +9,10 @@ from twisted.trial.unittest import TestCase
 
 from dynbalance.store.memory import MemoryStore
 from tests.store.contract_suite import StoreContract
+from tests.store.history_suite import HistoryContract
 
 
-class MemoryStoreTests(StoreContract, TestCase):
+class MemoryStoreTests(StoreContract, HistoryContract, TestCase):
     """The store in one process keeps the contract."""
 
     def setUp(self) -> None:

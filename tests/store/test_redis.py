@@ -12,12 +12,13 @@ from twisted.trial.unittest import TestCase
 from dynbalance.store.endpoints import unix_endpoint
 from dynbalance.store.redis import RedisStore
 from tests.store.contract_suite import StoreContract
+from tests.store.history_suite import HistoryContract
 from tests.store.real import Client, Server, age
 
 clock: Any = reactor
 
 
-class RedisStoreTests(StoreContract, TestCase):
+class RedisStoreTests(StoreContract, HistoryContract, TestCase):
     """The store in Redis keeps the contract."""
 
     server: Server
