@@ -67,8 +67,13 @@ def hooks_of(config: Config, balancer: Balancer) -> dict[str, Hook]:
         except BadHook as bad:
             problems.append(f"upstreams.{name}.balancer: {bad}")
         else:
-            peers = Peers(upstream)
-            hooks[name] = Hook(call=call, upstream=upstream, peers=peers, subsystem="http")
+            hooks[name] = Hook(
+                call=call,
+                upstream=upstream,
+                peers=Peers(upstream),
+                subsystem="http",
+                timeout=table.balancer_timeout,
+            )
     if problems:
         raise StartRefused(problems)
     return hooks

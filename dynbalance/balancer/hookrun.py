@@ -54,6 +54,7 @@ class Hook:
 
     @ivar call: what is called for each attempt.
     @ivar retry: the upstream's.
+    @ivar timeout: seconds that each call may take to decide.
     """
 
     call: HookFunction
@@ -61,6 +62,7 @@ class Hook:
     peers: Peers
     subsystem: Literal["http", "stream"]
     retry: RetryPolicy = field(factory=RetryPolicy)
+    timeout: float = 10.0
     log: Logger = field(factory=lambda: Logger(namespace="dynbalance.hook"))
 
     @property
@@ -141,6 +143,18 @@ class HookRun:
             self._status = failure_status(cause)
         if self._by_hook:
             self._state = "next" if cause in _PASSED_OVER else "failed"
+
+    def overdue(self) -> str:
+        """
+        Say in the log that the hook's wait was given up for its length.
+
+        @return: the same for people.
+        """
+        why = f"the balancer hook did not decide within {self.hook.timeout:g} s"
+        self.hook.log.error(
+            "{upstream}: {why}", upstream=self.hook.upstream.name, why=why, attempt=self.attempts
+        )
+        return why
 
     # From the context
 

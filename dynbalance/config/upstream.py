@@ -138,6 +138,7 @@ class UpstreamConfig:
     C{[upstreams.NAME]}: a group of servers and how they are used.
 
     @ivar balancer: C{package.module:callable}, the hook; empty for C{policy}.
+    @ivar balancer_timeout: for each call of it to decide.
     @ivar counting: C{fast} or C{strict}.
     @ivar next_upstream: what lets a request go to the next server.
     @ivar next_upstream_tries: attempts in all.
@@ -161,6 +162,7 @@ class UpstreamConfig:
     balancer: str = field(
         default="", validator=matches(r"([\w.]+:[\w.]+)?", "empty or package.module:callable")
     )
+    balancer_timeout: float = field(default=10.0, validator=POSITIVE)
     counting: str = field(default="fast", validator=one_of("fast", "strict"))
     connect_timeout: float = field(default=5.0, validator=POSITIVE)
     send_timeout: float = field(default=30.0, validator=POSITIVE)

@@ -9,6 +9,7 @@ request without a hook.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -86,6 +87,9 @@ class HookedExchange(Exchange):
     _plain: HttpUpstream
     _write: Write
     _in_a_row: int
+    # While the hook waits; see L{dynbalance.net.deadlines.Timed}.
+    deadline = inf
+    bucket = 0
 
     def follow_hook(self, client: str, write: Write) -> None:
         """To be called before L{start}, with what L{hooked} knows."""
@@ -127,12 +131,26 @@ class HookedExchange(Exchange):
             decided = self._run.attempt(tries.left)
             if isinstance(decided, Deferred):
                 self._waits_for = decided
-                decided.addCallbacks(self._decided, _given_up)
+                self._to.deadlines.set(self, self._run.hook.timeout)
+                decided.addCallbacks(self._decided, self._given_up)
                 return
             outcome = decided
         self._carry_out(outcome, tries)
 
+    def deadline_passed(self) -> None:
+        """The hook took too long."""
+        waits, self._waits_for = self._waits_for, None
+        assert waits is not None
+        waits.cancel()
+        self._run.overdue()
+        self._answer(failure_status(Cause.TIMEOUT))
+
+    def _given_up(self, failure: Failure) -> None:
+        # Whoever cancelled the wait knows why.
+        self._to.deadlines.forget(self)
+
     def _decided(self, outcome: Outcome) -> None:
+        self._to.deadlines.forget(self)
         self._outcome = outcome
         self._go_on()
 
@@ -222,6 +240,8 @@ class HookedExchange(Exchange):
             self._replace_body(body)
         self.head = head
         self._first = self._write(head)
+        if self._plain.upstream.wants_key:
+            self.key = self._plain.key(head, self._run.request.client)
 
     def _replace_body(self, data: bytes) -> None:
         body = self._body = RequestBody(False, max(len(data), self._to.settings.body_buffer))
@@ -251,7 +271,3 @@ class _OfBuffered(HookedExchange, BufferedExchange):
 
     def _replace_body(self, data: bytes) -> None:
         self._spooled.replace(data)
-
-
-def _given_up(failure: Failure) -> None:
-    """Whoever cancelled the wait knows."""

@@ -43,7 +43,8 @@ class StreamLog(LineLog):
         """
         @param status: 200 for one that had a server, 400 for one that did not
             begin as it has to, 499 for a client that left before there was a
-            server, 502 when there was none, 503 for C{max_connections}.
+            server, 502 when there was none, 503 for C{max_connections}, 504
+            for a hook that did not decide.
         @param reason: the same in words.
         @param begun: when it came.
         @param bytes_in: from the client.

@@ -13,10 +13,11 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from dynbalance.balancer.attempts import Cause
+from dynbalance.balancer.attempts import Cause, failure_status
 from dynbalance.balancer.hookoutcome import Declined, Exit, Failed, Fallback, Outcome, PeerChosen
 from dynbalance.balancer.hookrequest import StreamRequest
 from dynbalance.balancer.hookrun import HookRun
+from dynbalance.stream.leaving import LOOK
 from dynbalance.stream.session import Session
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class HookedSession(Session):
     _plain: StreamOptions
     _by_hook: bool
     _in_a_row: int
+    _asked_until: float | None
 
     def start(self) -> None:
         """As any session's, with the hook's tries."""
@@ -58,6 +60,7 @@ class HookedSession(Session):
         self._plain = self.options
         self._by_hook = False
         self._in_a_row = 0
+        self._asked_until = None
         self.upstream.budget.note_request()
         self._tries = hook.first_tries
         self._connect()
@@ -74,15 +77,35 @@ class HookedSession(Session):
         if outcome is None:
             decided = self._run.attempt(self._tries)
             if isinstance(decided, Deferred):
-                self._lookup = decided
-                decided.addCallbacks(self._decided, _given_up)
+                self._wait_for_hook(decided)
                 return False
             outcome = decided
         return self._carry_out(outcome)
 
+    def _wait_for_hook(self, decided: Deferred[Outcome]) -> None:
+        deadlines, patience = self.listener.deadlines, self._run.hook.timeout
+        self._lookup = decided
+        self._asked_until = deadlines.now() + patience
+        deadlines.set(self, min(LOOK, patience))
+        decided.addCallbacks(self._decided, _given_up)
+
     def _decided(self, outcome: Outcome) -> None:
+        self._asked_until = None
+        self.listener.deadlines.clear(self)
         self._outcome = outcome
         self._go_on()
+
+    def deadline_passed(self) -> None:
+        """Also: time to look after the client, or the hook took too long."""
+        if self._asked_until is None:
+            super().deadline_passed()
+            return
+        left = self._asked_until - self.listener.deadlines.now()
+        if left > 0:
+            self._look_after_client(left)
+        else:
+            self._stop_calling()
+            self._give_up(self._run.overdue(), failure_status(Cause.TIMEOUT))
 
     def _go_on(self) -> None:
         self._lookup = None

@@ -19,6 +19,7 @@ from dynbalance.net.dial import transport_for
 from dynbalance.net.relay import Ending
 from dynbalance.net.tlstransport import TlsTransport
 from dynbalance.stream.hooked import HookedSession
+from dynbalance.stream.leaving import has_left
 from dynbalance.stream.pace import Pace
 from dynbalance.stream.session import Session, host_of
 
@@ -160,6 +161,13 @@ class TransportSession(Session):
     def ends(self) -> tuple[Any, Any]:
         transport = self._client.transport
         return transport.getPeer(), transport.getHost()
+
+    def has_left(self) -> bool:
+        transport = self._client.transport
+        if isinstance(transport, TlsTransport):
+            # Who ends half of what it says in TLS does not end its TCP.
+            return has_left(transport.transport.socket, half_close=False)
+        return has_left(transport.socket, self.options.half_close)
 
     def refuse(self) -> None:
         self._client.session = None

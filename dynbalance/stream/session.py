@@ -21,6 +21,7 @@ from dynbalance.balancer.place import Place
 from dynbalance.net.dial import Dial, Target
 from dynbalance.net.relay import Ending
 from dynbalance.stream.accesslog import StreamAttempt
+from dynbalance.stream.leaving import LOOK
 
 if TYPE_CHECKING:
     import socket
@@ -124,6 +125,10 @@ class Session:
         """Where the client's connection comes from and where it came to."""
         raise NotImplementedError
 
+    def has_left(self) -> bool:
+        """Whether the client went away while its bytes wait for a server."""
+        raise NotImplementedError
+
     def refuse(self) -> None:
         """No server took it: close the client, with nothing sent."""
         raise NotImplementedError
@@ -193,6 +198,7 @@ class Session:
             place = Place(self.upstream, listener.deadlines, self)
             if place.take(self.options.queue_timeout, self._tried, self._key):
                 self._place = place
+                listener.deadlines.set(self, LOOK)
                 return
         self.waited_in_vain()
 
@@ -309,6 +315,9 @@ class Session:
     def deadline_passed(self) -> None:
         """The server answers too late, or both have been silent too long."""
         listener = self.listener
+        if self._place is not None:
+            self._look_after_client()
+            return
         if self._stop_calling():
             self.dial_failed(TimeoutError(string="connecting took too long"))
             return
@@ -317,6 +326,19 @@ class Session:
             listener.deadlines.set(self, left)
         else:
             self.close(Ending.IDLE)
+
+    def _look_after_client(self, patience: float = LOOK) -> None:
+        """
+        Nobody is called; that goes on for as long as the client wants it.
+
+        @param patience: seconds after which there is more to do than to look again.
+        """
+        if self.has_left():
+            self._stop_calling()
+            self.refuse()
+            self.over(499, "the client left")
+        else:
+            self.listener.deadlines.set(self, min(LOOK, patience))
 
     def _stop_calling(self) -> bool:
         """@return: whether a server was being called, or waited for."""

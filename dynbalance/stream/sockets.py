@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dynbalance.net.dial import Target, place_of
 from dynbalance.net.relay import Ending, Relay
 from dynbalance.stream.hooked import HookedSession
+from dynbalance.stream.leaving import has_left
 from dynbalance.stream.session import Session, host_of
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class SocketSession(Session):
     def ends(self) -> tuple[Any, Any]:
         here = Target(self._client.family, self._client.getsockname())
         return place_of(self._peer), here.as_twisted()
+
+    def has_left(self) -> bool:
+        return has_left(self._client, self.options.half_close)
 
     def refuse(self) -> None:
         self._client.close()

@@ -11,6 +11,7 @@ import socket
 import threading
 from typing import Any
 
+from tests.endtoend.certificates import listener_tls, table
 from tests.endtoend.daemon import Daemon
 from tests.endtoend.harness import (
     LOOPBACK,
@@ -22,6 +23,8 @@ from tests.endtoend.harness import (
     wait_until,
 )
 from tests.endtoend.servers import Backend, Redis
+from tests.endtoend.test_stream_tls import StreamCase
+from tests.net.authority import client_context
 
 
 class HookCase(EndToEndCase):
@@ -136,6 +139,13 @@ class OutcomeTests(HookCase):
         slow.close()
         daemon.process.until(lambda: "was cancelled" in daemon.process.log(), "cancels the wait")
 
+    def test_too_long(self) -> None:
+        """One that waits longer than it may is cancelled, and its client hears so."""
+        daemon = self.hooked(_WAITS, upstream={"balancer_timeout": 0.5})
+        self.assertEqual(504, ask(daemon.http, "/slow").status)
+        daemon.process.until(lambda: "was cancelled" in daemon.process.log(), "cancels the wait")
+        self.assertIn("did not decide within 0.5 s", daemon.process.log())
+
     def test_stream_exit(self) -> None:
         """In streams C{exit} closes the connection, and the log says so."""
         daemon, backend = self.hooked(_WAITS), Backend(self)
@@ -166,6 +176,32 @@ class OutcomeTests(HookCase):
             "dynbalance: upstreams.default.balancer: module 'hook' has no 'nothing'",
             daemon.process.log(),
         )
+
+
+class LeavingTests(StreamCase, HookCase):
+    def test_streams(self) -> None:
+        """A hook that waits is cancelled when a client leaves, by TCP, and by TLS."""
+        log, port = os.path.join(str(self.files), "stream.log"), free_port()
+        daemon = self.daemon = self.hooked(
+            "from twisted.internet.defer import Deferred\n"
+            "async def choose(balancer):\n    await Deferred()\n",
+            stream={"access_log": log},
+            upstream={"balancer_timeout": 60.0},
+            more=table("[stream]", listen=f"tcp:{port}:interface={LOOPBACK}", access_log=log)
+            + listener_tls("stream", self.pair),
+        )
+        self.log = log
+        self.connect().close()
+        context = client_context(self.authority.file)
+        with socket.create_connection((LOOPBACK, port), 10) as client:
+            secure = context.wrap_socket(client, server_hostname="a.example")
+            secure.sendall(b"hello")
+            secure.close()
+        self.assertEqual(
+            [(499, "the client left")] * 2,
+            [(entry["status"], entry["reason"]) for entry in self.logged(2)],
+        )
+        self.assertEqual(0, daemon.process.stop())
 
 
 class RaisingTests(HookCase):

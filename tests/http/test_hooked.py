@@ -15,6 +15,7 @@ from dynbalance.balancer.peers import Peers
 from dynbalance.config.upstream import StickyConfig
 from dynbalance.errors import BalancerError
 from dynbalance.http.spool import Spool
+from dynbalance.net.deadlines import TICK
 from tests.http.world import GET, OK, HttpTestCase, World, plain, post, sized
 from tests.temporary import Temporary
 
@@ -337,6 +338,35 @@ class WaitingTests(HookCase):
         world.until(lambda: self.cancelled == 1)
         self.assertFalse(world.backends[0].waiting())
 
+    def test_too_long(self) -> None:
+        """A hook that waits longer than it may is cancelled: 504, and nobody is asked."""
+        world = self.of = self.hooked(self.choose, 1)
+        client = world.client()
+        client.send(GET.replace(b"/ ", b"/slow "))
+        world.wait(9.9)
+        self.assertEqual((b"", 0), (client.take(), self.cancelled))
+        world.wait(0.1 + 2 * TICK)
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 504 "))
+        self.assertEqual(1, self.cancelled)
+        self.assertFalse(world.backends[0].waiting())
+        self.assertEqual([504], [entry["status"] for entry in world.entries()])
+
+    def test_just_in_time(self) -> None:
+        """Only the hook's own time counts, for each call anew."""
+        world = self.of = self.hooked(self.choose, 1)
+        client = world.client()
+        client.send(GET.replace(b"/ ", b"/slow "))
+        for _ in range(2):
+            world.wait(9.5)
+            self.waits.pop().callback(None)
+            server = world.backends[0].accept()
+            world.wait(9.5)
+            server.send(OK)
+            self.assertEqual(OK, client.take())
+            server.close()
+            client.send(GET.replace(b"/ ", b"/slow "))
+        self.assertEqual(0, self.cancelled)
+
     def test_body_meanwhile(self) -> None:
         """What comes of the request's body meanwhile is sent, too."""
         world = self.of = self.hooked(self.choose, 1)
@@ -426,6 +456,30 @@ class RequestTests(HookCase):
             self.assertIn(b"\r\nContent-Length: 3\r\n", sent)
             self.assertNotIn(b"chunked", sent)
         self.assertEqual([b"old"] * 4, bodies)
+
+    def test_key(self) -> None:
+        """Where a key decides, it is that of the request as it is sent."""
+
+        def call(b: Any) -> None:
+            if b.request.uri == "/moved":
+                b.request.headers["X-User"] = there
+                b.recreate_request()
+
+        world = self.hooked(call, 3, policy="hash", hash_key="$http_x_user")
+        servers = {}
+        for user in map(str, range(20)):
+            lease = world.upstream.upstream.choose((), user.encode())
+            assert lease is not None
+            servers[user] = world.servers.index(lease.server)
+            lease.release()
+        here = "0"
+        there = next(user for user, server in servers.items() if server != servers[here])
+        asking = b"GET %b HTTP/1.1\r\nHost: a\r\nX-User: %b\r\n\r\n"
+        for uri, user in ((b"/", here), (b"/moved", there)):
+            client, server, got = world.request(asking % (uri, here.encode()), servers[user])
+            self.assertIn(b"\r\nX-User: %b\r\n" % user.encode(), got)
+            server.send(OK)
+            self.assertEqual(OK, client.take())
 
     def test_refused(self) -> None:
         """What cannot be sent is told to the hook, and the request stays as it was."""

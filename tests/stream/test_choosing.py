@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dynbalance.balancer.attempts import RetryPolicy
 from dynbalance.net.deadlines import TICK
+from dynbalance.stream.leaving import LOOK
 from dynbalance.stream.session import host_of
 from tests.net.pump import unused_port
 from tests.stream.building import StreamCase
@@ -89,6 +90,18 @@ class ChoosingTests(StreamCase):
         self.pump.advance(2.0 + 2 * TICK)
         second.expect_end()
         self.assertEqual((0, 1), (self.upstream.waiting, self.listener.refused))
+
+    def test_leaves_the_line(self) -> None:
+        """Who leaves meanwhile gives up the place."""
+        self.wait_in_line()
+        second = self.client()
+        self.pump.settle()
+        self.pump.advance(3 * LOOK)
+        self.assertEqual(1, self.upstream.waiting)
+        second.close()
+        self.pump.settle()
+        self.pump.advance(LOOK + 2 * TICK)
+        self.assertEqual((0, 1), (self.upstream.waiting, self.listener.active))
 
     def test_cut_while_waiting(self) -> None:
         """The listener's end is the end of the wait, too: nobody keeps a place."""

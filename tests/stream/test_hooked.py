@@ -4,6 +4,8 @@ A balancer hook at work in the stream subsystem.
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from dynbalance.balancer.hookrun import Hook
 from dynbalance.balancer.peers import Peers
 from dynbalance.net.deadlines import TICK
-from tests.net.pump import unused_port
+from dynbalance.stream.accesslog import StreamLog
+from dynbalance.stream.leaving import LOOK
+from dynbalance.stream.session import Session
+from tests.net.pump import Peer, unused_port
 from tests.stream.building import StreamCase
 
 
@@ -150,6 +155,72 @@ class HookTests(StreamCase):
         self.listener.abort_all()
         second.expect_end()
         self.assertEqual([1], cancelled)
+
+    async def ponder(self, b: Any) -> None:
+        try:
+            await Deferred()
+        except CancelledError:
+            self.cancelled += 1
+            raise
+
+    def waiting(self, **options: Any) -> Peer:
+        """A client whose hook waits."""
+        self.cancelled = 0
+        self.hooked(self.ponder, "127.0.0.1:1", **options)
+        client = self.client()
+        self.pump.until(lambda: self.listener.active == 1)
+        self.out = io.StringIO()
+        log = StreamLog("tcp:1", self.out, lambda: 0.0, self.pump.seconds)
+        self.listener.access_log = log
+        for session in self.listener.sessions:
+            assert isinstance(session, Session)
+            session.attempts = []
+        return client
+
+    def logged(self) -> tuple[int, str]:
+        """The only line of the access log."""
+        [line] = self.out.getvalue().splitlines()
+        entry = json.loads(line)
+        return entry["status"], entry["reason"]
+
+    def test_client_leaves(self) -> None:
+        """A hook that waits is cancelled when the client closes its connection, or resets it."""
+        for leave in (Peer.close, Peer.abort):
+            client = self.waiting()
+            self.pump.advance(2 * LOOK)
+            self.assertEqual((0, 1), (self.cancelled, self.listener.active))
+            leave(client)
+            self.pump.settle()
+            self.pump.advance(LOOK + 2 * TICK)
+            self.pump.settle()
+            self.assertEqual((1, 0), (self.cancelled, self.listener.active))
+            self.assertEqual((499, "the client left"), self.logged())
+
+    def test_client_has_said_all(self) -> None:
+        """Who has asked something and ends waits for the answer; not without C{half_close}."""
+        for half_close in (True, False):
+            client = self.waiting(half_close=half_close)
+            client.send(b"hello")
+            client.end()
+            self.pump.settle()
+            self.pump.advance(3 * LOOK)
+            self.pump.settle()
+            self.assertEqual(not half_close, bool(self.cancelled))
+            self.assertEqual(half_close, bool(self.listener.active))
+            self.listener.abort_all()
+
+    def test_too_long(self) -> None:
+        """A hook that waits longer than it may is cancelled, and the client closed."""
+        client = self.waiting()
+        for _ in range(99):
+            self.pump.advance(0.1)
+        self.assertEqual(0, self.cancelled)
+        self.pump.advance(0.1)
+        self.pump.advance(2 * TICK)
+        client.expect_end()
+        self.assertEqual((1, 1), (self.cancelled, self.listener.refused))
+        said = "the balancer hook did not decide within 10 s"
+        self.assertEqual((504, said), self.logged())
 
     def test_without_end(self) -> None:
         """Attempts that never end leave others their turn."""
