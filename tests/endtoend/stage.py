@@ -1,0 +1,272 @@
+"""
+Servers that do as they are told, and a client that looks closely: what one
+request makes of both is a value that can be compared.
+
+Everything runs in threads of the test's process, on loopback, and ends with
+the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+from attrs import frozen
+
+from tests.endtoend.harness import BOUND, LOOPBACK, EndToEndCase
+
+_UNTOLD = {"server", "date", "connection", "keep-alive"}
+"""Fields of an answer that each balancer may write as it likes."""
+
+
+@frozen
+class Act:
+    """
+    What a server does with one request.
+
+    @ivar answer: is sent when the request is here, or all of its head when
+        C{early}.
+    @ivar then: C{"keep"} the connection, C{"close"} or C{"reset"} it, or
+        C{"hang"} until the other side closes it.
+    """
+
+    answer: bytes = b""
+    then: str = "keep"
+    early: bool = False
+
+
+def answer(
+    status: str = "200 OK", body: bytes = b"ok", more: str = "", then: str = "keep"
+) -> Act:
+    """An answer of known length, marked as a server's own."""
+    head = f"HTTP/1.1 {status}\r\nX-Own: 1\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+    return Act(head.encode() + body, then)
+
+
+def bare(head: str, body: bytes = b"", then: str = "keep") -> Act:
+    """An answer whose framing is in C{head}."""
+    lines = head.split("\n")
+    return Act("\r\n".join([lines[0], "X-Own: 1", *lines[1:], "", ""]).encode() + body, then)
+
+
+OK = answer()
+CLOSE = Act(then="close")
+RESET = Act(then="reset")
+HANG = Act(then="hang")
+
+
+@frozen
+class Asked:
+    """
+    A request as a server got it.
+
+    @ivar server: which one, from 0.
+    @ivar connection: its connections are counted from 0.
+    @ivar fields: name in lower case and value, sorted.
+    """
+
+    server: int
+    connection: int
+    line: str
+    fields: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class Stage:
+    """
+    The servers of one scene.
+
+    @ivar asked: what they were asked, in this order.
+    """
+
+    def __init__(self, case: EndToEndCase, casts: Sequence[Sequence[Act] | None]) -> None:
+        """
+        @param casts: for each server what it does with its first, second, ...
+            request; with all later ones it does the last.  C{None} is a server
+            that nobody started.
+        """
+        self.asked: list[Asked] = []
+        self._lock = threading.Lock()
+        self._ports: list[int] = []
+        for number, acts in enumerate(casts):
+            listening = socket.socket()
+            listening.bind((LOOPBACK, 0))
+            case.addCleanup(listening.close)
+            self._ports.append(listening.getsockname()[1])
+            if acts is not None:
+                listening.listen(64)
+                # To wake the thread, which a mere close would not.
+                case.addCleanup(_shut, listening)
+                _begin(self._accept, listening, number, list(acts))
+
+    @property
+    def ports(self) -> Sequence[int]:
+        return self._ports
+
+    def _accept(self, listening: socket.socket, number: int, acts: list[Act]) -> None:
+        turns = _turns(acts)
+        connections = 0
+        while True:
+            try:
+                skt, _ = listening.accept()
+            except OSError:
+                return
+            skt.settimeout(BOUND)
+            _begin(self._serve, skt, number, connections, turns)
+            connections += 1
+
+    def _serve(
+        self, skt: socket.socket, number: int, connection: int, turns: Iterator[Act]
+    ) -> None:
+        with skt, contextlib.suppress(OSError), skt.makefile("rb") as reading:
+            while (head := _head(reading)) is not None:
+                line, fields = head
+                # One request belongs to one act, whoever comes at the same time.
+                with self._lock:
+                    act = next(turns)
+                    place = len(self.asked)
+                    told = tuple(sorted(fields))
+                    self.asked.append(Asked(number, connection, line, told))
+                answered = act.answer
+                if line.startswith("HEAD "):
+                    answered = answered.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+                if act.early:
+                    skt.sendall(answered)
+                body = b"".join(_body(reading, dict(fields)))
+                with self._lock:
+                    self.asked[place] = Asked(number, connection, line, told, body)
+                if not act.early:
+                    skt.sendall(answered)
+                if act.then == "hang":
+                    skt.recv(1)
+                if act.then == "reset":
+                    skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if act.then != "keep":
+                    return
+
+
+def _begin(target: Callable[..., None], *args: object) -> None:
+    threading.Thread(target=target, args=args, daemon=True).start()
+
+
+def _shut(listening: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def _turns(acts: list[Act]) -> Iterator[Act]:
+    yield from acts
+    while True:
+        yield acts[-1]
+
+
+def _head(reading: BinaryIO) -> tuple[str, list[tuple[str, str]]] | None:
+    lines: list[str] = []
+    while True:
+        line = reading.readline().decode("latin-1")
+        if not line.endswith("\r\n"):
+            return None
+        if line == "\r\n":
+            break
+        lines.append(line[:-2])
+    split = (line.partition(":") for line in lines[1:])
+    return lines[0], [(name.lower(), value.strip()) for name, _, value in split]
+
+
+def _body(reading: BinaryIO, fields: dict[str, str]) -> Iterator[bytes]:
+    if fields.get("transfer-encoding") != "chunked":
+        yield reading.read(int(fields.get("content-length", "0")))
+        return
+    while size := int(reading.readline(), 16):
+        yield reading.read(size)
+        reading.read(2)
+    reading.readline()
+
+
+@frozen
+class Answer:
+    """
+    An answer as a client got it.
+
+    @ivar fields: those that count, sorted; none of an answer that is not a
+        server's own.
+    @ivar body: likewise.
+    @ivar whole: whether it was what its framing had announced.
+    @ivar kept: whether the connection stays.
+    """
+
+    status: int
+    fields: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    whole: bool = True
+    kept: bool = True
+
+
+NOTHING = Answer(0, whole=False, kept=False)
+"""The connection was closed without a word."""
+
+
+class Client:
+    """A client's connection."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection((LOOPBACK, port), BOUND)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            self.socket.sendall(data)
+
+    def hears(self, seconds: float) -> bool:
+        """Whether something comes within this time."""
+        return bool(select.select([self.socket], [], [], seconds)[0])
+
+    def ask(self, request: bytes) -> Answer:
+        """One request and the answer to it."""
+        self.send(request)
+        return self.listen(request.partition(b" ")[0].decode("latin-1"))
+
+    def listen(self, method: str = "GET") -> Answer:
+        """An answer, to a request with this method."""
+        response = http.client.HTTPResponse(self.socket, method=method)
+        try:
+            response.begin()
+        except (http.client.BadStatusLine, ConnectionError):
+            return NOTHING
+        body, whole = b"", True
+        try:
+            # Piece by piece, so that nothing is lost when the connection breaks.
+            while piece := response.read1(65536):
+                body += piece
+            whole = not response.length
+        except (http.client.IncompleteRead, ConnectionError):
+            whole = False
+        fields = [(name.lower(), value) for name, value in response.getheaders()]
+        kept = whole and not response.will_close
+        if ("x-own", "1") not in fields:
+            return Answer(response.status, whole=whole, kept=kept)
+        told = sorted(field for field in fields if field[0] not in _UNTOLD)
+        return Answer(response.status, tuple(told), body, whole, kept)
+
+
+def request(
+    method: str = "GET", target: str = "/", more: str = "", body: bytes = b"", host: str = "HOST"
+) -> bytes:
+    """
+    A request; with a body, or where one is expected, it has its length.
+
+    @param host: C{HOST} stands for the scene's name, which leads to its
+        servers.
+    """
+    expected = method in ("POST", "PUT", "PATCH") and "Transfer-Encoding" not in more
+    length = f"Content-Length: {len(body)}\r\n" if body or expected else ""
+    return f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{more}{length}\r\n".encode() + body
+
