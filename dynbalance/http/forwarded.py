@@ -8,24 +8,15 @@ is passed on behind or replaced, never used.
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
+from dynbalance.config.template import TRAFFIC_VARIABLES
 from dynbalance.http.request import RequestHead
-from dynbalance.http.routes import bare_host
+from dynbalance.http.variables import Template
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-_VARIABLE = re.compile(r"\$(http_[a-z0-9_]+|[a-z_]+)")
-_VARIABLES: dict[str, Callable[[RequestHead, Origin], bytes]] = {
-    "remote_addr": lambda head, origin: origin.client.encode(),
-    "proxy_add_x_forwarded_for": lambda head, origin: origin.forwarded_for,
-    "scheme": lambda head, origin: origin.scheme,
-    "host": lambda head, origin: bare_host(head.host),
-    "request_uri": lambda head, origin: head.target,
-}
 
 
 @frozen(slots=True)
@@ -100,7 +91,11 @@ class SetHeaders:
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.names = frozenset(name.lower().encode() for name in values)
-        self._values = [(name.encode(), value) for name, value in values.items() if value]
+        self._values = [
+            (name.encode() + b": ", Template(value, TRAFFIC_VARIABLES))
+            for name, value in values.items()
+            if value
+        ]
         removable = {b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto"}
         self._automatic = removable - self.names
 
@@ -114,25 +109,5 @@ class SetHeaders:
             for line in origin.fields.split(b"\r\n")[:3]
             if line.partition(b":")[0].lower() in self._automatic
         ]
-        lines += [name + b": " + expand(value, head, origin) for name, value in self._values]
+        lines += [name + value.fill(head, origin) for name, value in self._values]
         return b"".join(line + b"\r\n" for line in lines) + b"\r\n"
-
-
-def expand(text: str, head: RequestHead, origin: Origin) -> bytes:
-    """
-    Put a request's values in the place of C{$remote_addr},
-    C{$proxy_add_x_forwarded_for}, C{$scheme}, C{$host}, C{$request_uri} and
-    C{$http_NAME}.
-    """
-    out = []
-    at = 0
-    for match in _VARIABLE.finditer(text):
-        out.append(text[at : match.start()].encode())
-        at = match.end()
-        name = match[1]
-        if name.startswith("http_"):
-            out.append(head.get(name[5:].replace("_", "-").encode()) or b"")
-        else:
-            out.append(_VARIABLES[name](head, origin))
-    out.append(text[at:].encode())
-    return b"".join(out)

@@ -30,6 +30,7 @@ from dynbalance.http.tries import Tries
 if TYPE_CHECKING:
     from dynbalance.balancer.server import Server
     from dynbalance.http.connection import ServerConnection
+    from dynbalance.http.forwarded import Origin
     from dynbalance.http.front import Front
     from dynbalance.http.request import RequestHead
     from dynbalance.http.upstream import HttpUpstream
@@ -45,18 +46,12 @@ Write = Callable[["RequestHead"], bytes]
 
 
 def hooked(
-    front: Front, to: HttpUpstream, head: RequestHead, client: str, write: Write
+    front: Front, to: HttpUpstream, head: RequestHead, origin: Origin, write: Write
 ) -> Exchange:
-    """
-    The exchange for a request to an upstream with a hook.
-
-    @param client: the client's address.
-    """
+    """The exchange for a request to an upstream with a hook."""
     kind = _OfBuffered if head.length and to.spool is not None else _OfFlowing
     exchange = kind(front, to, head, write(head))
-    exchange.follow_hook(client, write)
-    if to.upstream.wants_key:
-        exchange.key = to.key(head, client)
+    exchange.follow_hook(origin, write)
     return exchange
 
 
@@ -85,13 +80,14 @@ class HookedExchange(Exchange):
     _hook_tries: HookTries | None
     _outcome: Outcome | None
     _plain: HttpUpstream
+    _origin: Origin
     _write: Write
     _in_a_row: int
     # While the hook waits; see L{dynbalance.net.deadlines.Timed}.
     deadline = inf
     bucket = 0
 
-    def follow_hook(self, client: str, write: Write) -> None:
+    def follow_hook(self, origin: Origin, write: Write) -> None:
         """To be called before L{start}, with what L{hooked} knows."""
         head, hook = self.head, self._to.hook
         assert hook is not None
@@ -99,7 +95,7 @@ class HookedExchange(Exchange):
             method=head.method,
             target=head.target,
             fields=head.fields,
-            client=client,
+            client=origin.client,
             host=head.host,
             minor=head.minor,
             read_body=self._whole_body,
@@ -108,8 +104,10 @@ class HookedExchange(Exchange):
         self._hook_tries = None
         self._outcome = None
         self._plain = self._to
+        self._origin = origin
         self._write = write
         self._in_a_row = 0
+        self._take_key()
 
     # Each attempt
 
@@ -240,8 +238,12 @@ class HookedExchange(Exchange):
             self._replace_body(body)
         self.head = head
         self._first = self._write(head)
-        if self._plain.upstream.wants_key:
-            self.key = self._plain.key(head, self._run.request.client)
+        self._take_key()
+
+    def _take_key(self) -> None:
+        to = self._plain
+        if to.upstream.wants_key:
+            self.key = to.key(self.head, self._origin)
 
     def _replace_body(self, data: bytes) -> None:
         body = self._body = RequestBody(False, max(len(data), self._to.settings.body_buffer))

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.channel import Channel
 from dynbalance.http.exchange import Exchange
-from dynbalance.http.forwarded import Forwarding, SetHeaders, expand
+from dynbalance.http.forwarded import Forwarding, SetHeaders
 from dynbalance.http.front import Front
 from dynbalance.http.hooked import hooked
 from dynbalance.http.mounted import Mount
@@ -159,7 +159,7 @@ class HttpListener(Factory):
         if to.hook is not None:
             origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
             return hooked(
-                channel, to, head, origin.client, lambda head: self._rewritten(head, to, channel)
+                channel, to, head, origin, lambda head: self._rewritten(head, to, channel)
             )
         kind = BufferedExchange if head.length and to.spool is not None else Exchange
         if to.plain_host and head.host and not self._rewrites and not head.forwarded_for:
@@ -168,14 +168,12 @@ class HttpListener(Factory):
             exchange = kind(channel, to, head, self._rewritten(head, to, channel))
         if to.upstream.wants_key:
             origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
-            exchange.key = to.key(head, origin.client)
+            exchange.key = to.key(head, origin)
         return exchange
 
     def _rewritten(self, head: RequestHead, to: HttpUpstream, channel: Asking) -> bytes:
         origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
-        # HTTP/1.0 may come without a Host, HTTP/1.1 may not go without.
-        host = head.host if to.plain_host else expand(to.settings.host, head, origin)
-        host = host or to.upstream.name.encode()
+        host = to.host(head, origin)
         if not self._rewrites:
             return head.compose(host, frozenset()) + origin.fields
         return head.compose(host, self._set_headers.names) + self._set_headers.fields(head, origin)

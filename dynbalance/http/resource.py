@@ -24,7 +24,7 @@ from dynbalance.http.answers import reason_phrase
 from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
-from dynbalance.http.forwarded import Forwarding, Network, expand
+from dynbalance.http.forwarded import Forwarding, Network
 from dynbalance.http.hooked import hooked
 from dynbalance.http.mounted import MountedAdmin
 from dynbalance.http.request import RequestHead, parse_request
@@ -87,16 +87,14 @@ class ReverseProxyResource(Resource):
         origin = self._forwarding.origin(peer, scheme, head.forwarded_for)
 
         def write(head: RequestHead) -> bytes:
-            host = head.host if self.to.plain_host else expand(self.to.settings.host, head, origin)
-            host = host or self.to.upstream.name.encode()
-            return head.compose(host, frozenset()) + origin.fields
+            return head.compose(self.to.host(head, origin), frozenset()) + origin.fields
 
         if self.to.hook is not None:
-            return hooked(relayed, self.to, head, origin.client, write)
+            return hooked(relayed, self.to, head, origin, write)
         kind = BufferedExchange if head.length and self.to.spool is not None else Exchange
         exchange = kind(relayed, self.to, head, write(head))
         if self.to.upstream.wants_key:
-            exchange.key = self.to.key(head, origin.client)
+            exchange.key = self.to.key(head, origin)
         return exchange
 
 

@@ -14,8 +14,8 @@ from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.config.upstream import StickyConfig
 from dynbalance.http.request import RequestHead
-from dynbalance.http.requestkey import cookie
 from dynbalance.http.response import ResponseHead
+from dynbalance.http.variables import cookie
 
 
 class Sticky:

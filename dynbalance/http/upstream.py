@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from dynbalance.balancer.attempts import Cause, RetryPolicy
-from dynbalance.http.requestkey import RequestKey
+from dynbalance.config.template import KEY_VARIABLES, TRAFFIC_VARIABLES
 from dynbalance.http.sticky import Sticky
+from dynbalance.http.variables import Template
 from dynbalance.net.reach import PLAIN, Reach
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dynbalance.balancer.upstream import Upstream
     from dynbalance.config import UpstreamConfig
     from dynbalance.http.connection import ServerConnection
+    from dynbalance.http.forwarded import Origin
     from dynbalance.http.request import RequestHead
     from dynbalance.http.spool import Spool
     from dynbalance.net.deadlines import Deadlines
@@ -41,6 +43,7 @@ class HttpUpstream:
     @ivar spool: where requests' bodies are kept before a server is chosen;
         C{None} where they flow.
     @ivar hook: what decides about each attempt; C{None} for the policy alone.
+    @ivar plain_host: whether servers get the client's Host.
     @ivar keepalive: idle connections that are kept at most.
     @ivar sticky: keeps clients with their servers; C{None} where nothing does.
     @ivar looks: whether there is a reason to look at each answer.
@@ -83,7 +86,9 @@ class HttpUpstream:
         )
         self.sticky = Sticky(settings.sticky) if settings.sticky is not None else None
         self.looks = bool(self.retried or self.sticky is not None or upstream.wants_times)
-        self._hash_key = RequestKey(settings.hash_key) if settings.policy == "hash" else None
+        hashed = settings.policy == "hash"
+        self._hash_key = Template(settings.hash_key, KEY_VARIABLES) if hashed else None
+        self._host = Template(settings.host, TRAFFIC_VARIABLES)
         self.plain_host = settings.host == "$http_host"
         self.idle: dict[Server, list[ServerConnection]] = {}
         self.oldest: dict[ServerConnection, None] = {}
@@ -91,13 +96,17 @@ class HttpUpstream:
     def __repr__(self) -> str:
         return f"<HttpUpstream {self.upstream.name} {len(self.oldest)} idle>"
 
-    def key(self, head: RequestHead, client: str) -> bytes:
-        """
-        What the policy goes by, where C{upstream.wants_key} says so.
+    def key(self, head: RequestHead, origin: Origin) -> bytes:
+        """What the policy goes by, where C{upstream.wants_key} says so."""
+        if self._hash_key is None:
+            return origin.client.encode()
+        return self._hash_key.fill(head, origin)
 
-        @param client: the client's address.
-        """
-        return client.encode() if self._hash_key is None else self._hash_key.of(head, client)
+    def host(self, head: RequestHead, origin: Origin) -> bytes:
+        """What a request names as its host to the servers."""
+        host = head.host if self.plain_host else self._host.fill(head, origin)
+        # HTTP/1.0 may come without a Host, HTTP/1.1 may not go without.
+        return host or self.upstream.name.encode()
 
     def variant(self, settings: UpstreamConfig, sticky: Sticky | None) -> HttpUpstream:
         """The same, connections included, with what holds for one attempt."""

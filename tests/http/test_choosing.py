@@ -10,9 +10,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from dynbalance.config.template import KEY_VARIABLES, TRAFFIC_VARIABLES
 from dynbalance.config.upstream import StickyConfig
+from dynbalance.http.forwarded import Origin
 from dynbalance.http.request import parse_request
-from dynbalance.http.requestkey import RequestKey, cookie
+from dynbalance.http.variables import Template, cookie
 from dynbalance.net.deadlines import TICK
 from tests.http.world import GET, OK, HttpTestCase, Wire, World
 
@@ -22,12 +24,12 @@ REQUEST = (
 )
 
 
-class RequestKeyTests(SynchronousTestCase):
-    """L{RequestKey}."""
+class TemplateTests(SynchronousTestCase):
+    """L{Template}."""
 
     def test_variables(self) -> None:
         """Each variable stands for what the request says, as it was sent."""
-        head = parse_request(REQUEST)
+        head, origin = parse_request(REQUEST), Origin("10.0.0.9", b"1.1.1.1, 10.0.0.9", b"https")
         for text, key in {
             "$remote_addr": b"10.0.0.9",
             "$request_uri": b"/a/b?user=7&Tenant=x%20y&user=8",
@@ -42,7 +44,17 @@ class RequestKeyTests(SynchronousTestCase):
             "all the same": b"all the same",
             "$arg_none$cookie_none$http_none": b"",
         }.items():
-            self.assertEqual(key, RequestKey(text).of(head, "10.0.0.9"), text)
+            self.assertEqual(key, Template(text, KEY_VARIABLES).fill(head, origin), text)
+        for text, value in {
+            "$scheme://$host": b"https://shop.example",
+            "for=$proxy_add_x_forwarded_for;": b"for=1.1.1.1, 10.0.0.9;",
+        }.items():
+            self.assertEqual(value, Template(text, TRAFFIC_VARIABLES).fill(head, origin), text)
+
+    def test_refused(self) -> None:
+        """A variable that is not for this text is refused when it is made."""
+        self.assertRaises(ValueError, Template, "$cookie_a", TRAFFIC_VARIABLES)
+        self.assertRaises(ValueError, Template, "$scheme", KEY_VARIABLES)
 
     def test_cookie(self) -> None:
         """The first cookie of the name counts, and its name is taken exactly."""
