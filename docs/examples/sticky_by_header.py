@@ -29,4 +29,4 @@ def choose(balancer: HttpContext) -> None:
 
 def rank(user: str, server: Candidate) -> bytes:
     """The server with the highest one gets the user."""
-    return blake2b(f"{user}\0{server.address}".encode(), digest_size=8).digest()
+    return blake2b(f"{user}\0{server.key}".encode(), digest_size=8).digest()

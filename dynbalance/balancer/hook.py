@@ -95,6 +95,11 @@ class Candidate:
         return self._server.weight
 
     @property
+    def slow_start(self) -> float:
+        """The part of its weight that it has reached: 1, or less in a slow start."""
+        return self._server.slow
+
+    @property
     def backup(self) -> bool:
         return self._server.backup
 
