@@ -28,10 +28,11 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 
 from dynbalance import __version__
-from dynbalance.admin.api import BODY_LIMIT, UpstreamApi
+from dynbalance.admin.api import BODY_LIMIT
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.site import AdminSite
+from dynbalance.admin.table import UpstreamApi
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
 from dynbalance.balancer.options import UpstreamOptions
 from dynbalance.balancer.upstream import FileServer

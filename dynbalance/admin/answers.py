@@ -18,6 +18,8 @@ Json: TypeAlias = (
     "bool | int | float | str | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
 )
 
+_NOT_MODIFIED = 304
+
 JSON_TYPE = b"application/json; charset=utf-8"
 
 
@@ -43,12 +45,14 @@ class Answer:
     @ivar status: the HTTP status and the envelope's C{code}.
     @ivar data: C{None} leaves C{data} out.
     @ivar verdict: the envelope's C{status}, which only health has.
+    @ivar revision: of the membership that the answer tells; becomes its C{ETag}.
     """
 
     message: str
     data: Json = None
     status: int = 200
     verdict: str | None = None
+    revision: int | None = None
 
 
 @frozen(slots=True, kw_only=True)
@@ -73,11 +77,20 @@ class Page:
     headers: tuple[tuple[bytes, bytes], ...] = field(default=())
 
 
+def etag(revision: int) -> bytes:
+    """The revision as the value of a header field."""
+    return b'"%d"' % revision
+
+
 def page(answer: Answer, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Page:
     """
     The answer in compact JSON.  Without a space after the colon: the clients
     that are out there search for C{"code":200}.
     """
+    if answer.revision is not None:
+        headers = ((b"etag", etag(answer.revision)), *headers)
+    if answer.status == _NOT_MODIFIED:
+        return Page(content_type=b"", body=b"", status=answer.status, headers=headers)
     envelope: dict[str, Json] = {"code": answer.status, "message": answer.message}
     if answer.verdict is not None:
         envelope["status"] = answer.verdict
@@ -91,11 +104,15 @@ def page(answer: Answer, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Page:
 
 def reply(page: Page) -> Reply:
     """The page with the header fields that all pages have."""
+    described = (
+        (b"content-type", page.content_type),
+        (b"content-length", b"%d" % len(page.body)),
+    )
     return Reply(
         status=page.status,
         headers=(
-            (b"content-type", page.content_type),
-            (b"content-length", b"%d" % len(page.body)),
+            # What is not sent again is not described anew.
+            *(() if page.status == _NOT_MODIFIED else described),
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
             *page.headers,

@@ -1,15 +1,15 @@
 """
-The table of endpoints, and the way from a request's plain values to a reply.
+The way from a request's plain values to a reply.
 
-Knows paths, methods and which parameters each endpoint takes; refuses to know
-what carries the request: the admin site and the traffic listeners' own HTTP
-channel call the same function.
+Knows paths, methods and refusals; refuses to know which endpoints there are
+(L{dynbalance.admin.table}) and what carries the request: the admin site and the
+traffic listeners' own HTTP channel call the same function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -17,13 +17,25 @@ from twisted.internet.defer import Deferred
 
 from dynbalance.admin import parameters as p
 from dynbalance.admin.answers import Answer, Page, Refused, Reply, page, reply
+from dynbalance.admin.caller import Caller
+from dynbalance.admin.conditions import only_at
 from dynbalance.admin.fields import brief, gather
-from dynbalance.admin.operations import Ask, Operations
-from dynbalance.errors import ServerExists, ServerNotFound, StoreUnavailable
+from dynbalance.admin.scene import Ask
+from dynbalance.errors import ServerExists, ServerNotFound, StaleRevision, StoreError
 from dynbalance.log import Logger
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request's body that are read; 413 above it."""
+
+_STATUSES = {
+    ServerExists: 400,
+    ServerNotFound: 404,
+    StaleRevision: 409,
+}
+"""What HTTP calls the store's refusals; it is away with all others."""
+
+Header: TypeAlias = Callable[[bytes], "bytes | None"]
+"""The value of a request's header field by its lower-case name."""
 
 TOO_LARGE = Answer("Request body too large", status=413)
 
@@ -37,12 +49,14 @@ class Endpoint:
     @ivar parameters: in the order in which they are judged; C{None} for a page
         that does not look at what it is given.
     @ivar act: does it.
+    @ivar about: a line for people.
     """
 
     path: bytes
     methods: tuple[bytes, ...]
     parameters: tuple[p.Parameter[Any], ...] | None
     act: Callable[[Ask], Awaitable[Answer | Page]]
+    about: str = ""
 
     @property
     def allow(self) -> bytes:
@@ -72,21 +86,18 @@ class Api:
         path: bytes,
         query: bytes,
         body: bytes,
-        content_type: bytes | None,
+        header: Header,
         client: str,
-        origin: bytes | None = None,
-        host: bytes | None = None,
     ) -> Deferred[Reply]:
         """
         @param path: as it was sent, without the query.
         @param query: what follows the C{?}.
         @param body: all of it; the front stops reading above L{BODY_LIMIT}.
+        @param header: the value of a header field by its lower-case name.
         @param client: the caller's address; empty when it has none.
-        @param origin: the C{Origin} header field, if there is one.
-        @param host: the C{Host} header field.
         @return: never fails.
         """
-        given = _Given(method, path, query, body, content_type, client, origin, host)
+        given = _Given(method, path, query, body, header, client)
         return Deferred.fromCoroutine(self._answer(given))
 
     async def _answer(self, given: _Given) -> Reply:
@@ -100,7 +111,7 @@ class Api:
                 raise Refused(405, f"Method not allowed: {brief(given.method.decode('latin-1'))}")
             given.refuse_strangers()
             outcome = await endpoint.act(given.ask(endpoint))
-        except (Refused, ServerExists, ServerNotFound, StoreUnavailable) as error:
+        except (Refused, StoreError) as error:
             outcome = Answer(str(error), status=_status(error))
         except Exception:  # noqa: BLE001 - a mistake of ours is the caller's 500
             self._log.failure("The API failed at {path}", path=given.path)
@@ -108,29 +119,6 @@ class Api:
         if isinstance(outcome, Answer):
             outcome = page(outcome, headers)
         return reply(outcome)
-
-
-class UpstreamApi(Api):
-    """What is served under C{/upstream/}."""
-
-    def __init__(self, operations: Operations) -> None:
-        get, post, both = (b"GET",), (b"POST",), (b"GET", b"POST")
-        one = (p.UPSTREAM,)
-        server = (p.PORT, p.HOST, p.UPSTREAM)
-        added = (p.WEIGHT, p.MAX_CONNS, p.HEARTBEAT, p.BACKUP, p.MAX_FAILS, p.FAIL_TIMEOUT)
-        toggled = (p.ACTION, p.DEADLINE, p.THEN)
-        super().__init__(
-            (
-                Endpoint(b"/upstream/status", get, one, operations.status),
-                Endpoint(b"/upstream/add", post, (*server, *added, p.SLOW_START), operations.add),
-                Endpoint(b"/upstream/remove", post, (*server, p.DRAIN), operations.remove),
-                Endpoint(b"/upstream/toggle", post, (*server, *toggled), operations.toggle),
-                Endpoint(b"/upstream/refresh", post, server, operations.refresh),
-                Endpoint(b"/upstream/reset", post, one, operations.reset),
-                Endpoint(b"/upstream/health", get, one, operations.health),
-                Endpoint(b"/upstream/cleanup", both, one, operations.cleanup),
-            )
-        )
 
 
 @frozen(slots=True)
@@ -141,10 +129,8 @@ class _Given:
     path: bytes
     query: bytes
     body: bytes
-    content_type: bytes | None
+    header: Header
     client: str
-    origin: bytes | None
-    host: bytes | None
 
     @property
     def plain_method(self) -> bytes:
@@ -157,8 +143,14 @@ class _Given:
         fields: dict[str, str] = {}
         if endpoint.parameters is not None:
             body = self.body if self.method == b"POST" else b""
-            fields = gather(self.query, body, self.content_type)
-        return Ask(arguments=p.Arguments(endpoint.parameters or (), fields), client=self.client)
+            fields = gather(self.query, body, self.header(b"content-type"))
+        return Ask(
+            arguments=p.Arguments(endpoint.parameters or (), fields),
+            caller=Caller(address=self.client),
+            only_at=only_at(self.header(b"if-match")) if self.method == b"POST" else None,
+            if_none_match=self.header(b"if-none-match"),
+            last_event_id=(self.header(b"last-event-id") or b"").decode("latin-1"),
+        )
 
     def refuse_strangers(self) -> None:
         """
@@ -167,16 +159,15 @@ class _Given:
 
         @raise Refused: for an order from a page of somebody else.
         """
-        if self.method != b"POST" or self.origin is None:
+        origin = self.header(b"origin")
+        if self.method != b"POST" or origin is None:
             return
-        theirs = urlsplit(self.origin).netloc.lower()
-        if not theirs or theirs != (self.host or b"").lower():
+        theirs = urlsplit(origin).netloc.lower()
+        if not theirs or theirs != (self.header(b"host") or b"").lower():
             raise Refused(403, "Orders from pages of another origin are refused")
 
 
 def _status(error: Exception) -> int:
     if isinstance(error, Refused):
         return error.status
-    if isinstance(error, ServerExists):
-        return 400
-    return 404 if isinstance(error, ServerNotFound) else 503
+    return _STATUSES.get(type(error), 503)

@@ -7,18 +7,15 @@ to know paths, methods and how arguments are written.
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from dynbalance.admin import parameters as p
 from dynbalance.admin.answers import Answer, Refused
-from dynbalance.admin.fields import brief
-from dynbalance.admin.views import Listing, moment
-from dynbalance.balancer.address import Address
+from dynbalance.admin.scene import Ask, Scene, Target
+from dynbalance.admin.views import Listing, moment, server_fields
 from dynbalance.balancer.balancer import Balancer
-from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
-from dynbalance.errors import BadAddress, StoreUnavailable, UnknownUpstream
+from dynbalance.errors import StoreUnavailable
 from dynbalance.log import Logger
+from dynbalance.store.changes import Update
 from dynbalance.store.contract import (
     Drain,
     Intent,
@@ -29,40 +26,6 @@ from dynbalance.store.contract import (
     Then,
 )
 from dynbalance.store.membership import Membership
-
-
-@frozen(slots=True)
-class Target:
-    """
-    The server that a request is about.
-
-    @ivar key: what the store calls it.
-    """
-
-    upstream: Upstream
-    address: Address
-    key: str
-
-    @property
-    def server(self) -> Server | None:
-        return self.upstream.server(self.key)
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether the configuration file defines it."""
-        return self.server is not None and self.server.from_file
-
-
-@frozen(slots=True, kw_only=True)
-class Ask:
-    """
-    One request to the API.
-
-    @ivar client: the caller's address; empty when it has none.
-    """
-
-    arguments: p.Arguments
-    client: str
 
 
 class Operations:
@@ -88,24 +51,32 @@ class Operations:
         @param ttl: seconds after its last heartbeat that a server expires.
         @param reenable: whether a heartbeat brings an expired server back.
         """
-        self._balancer = balancer
+        self.scene = Scene(balancer, store, membership)
         self._store = store
         self._membership = membership
         self._ttl = ttl
         self._reenable = reenable
 
     async def status(self, ask: Ask) -> Answer:
-        """The servers and their counts; the last known ones with 503."""
-        upstream = self._upstream(ask)
+        """
+        The servers and their counts; the last known ones with 503.  Who names
+        the revision is told only whether the membership is another; counts
+        change without one.
+        """
+        upstream = self.scene.upstream(ask)
         try:
             snapshot = await self._membership.refresh(upstream.name)
         except StoreUnavailable as error:
             return Answer(str(error), self._known(upstream).status(), status=503)
-        return Answer("Success", self._listing(upstream, snapshot).status())
+        if ask.has_seen(snapshot.revision):
+            return Answer("Not modified", status=304, revision=snapshot.revision)
+        return Answer(
+            "Success", self._listing(upstream, snapshot).status(), revision=snapshot.revision
+        )
 
     async def health(self, ask: Ask) -> Answer:
         """How many servers are alive; the last known numbers with 503."""
-        upstream = self._upstream(ask)
+        upstream = self.scene.upstream(ask)
         try:
             snapshot = await self._membership.refresh(upstream.name)
         except StoreUnavailable as error:
@@ -120,7 +91,7 @@ class Operations:
         )
 
     async def add(self, ask: Ask) -> Answer:
-        target = self._target(ask)
+        target = self.scene.target(ask)
         if target.is_fixed:
             raise Refused(400, f"Server already exists: {target.key}")
         arguments = ask.arguments
@@ -136,8 +107,10 @@ class Operations:
             fail_timeout=arguments[p.FAIL_TIMEOUT],
             slow_start=arguments[p.SLOW_START],
         )
-        record = await self._store.add(target.upstream.name, order, ask.client)
-        await self._changed(target, ask, "added")
+        record = await self._store.add(
+            target.upstream.name, order, str(ask.caller), ask.only_at
+        )
+        await self.scene.changed(target, ask, "added")
         return Answer(
             "Server added successfully",
             {
@@ -151,16 +124,18 @@ class Operations:
         )
 
     async def remove(self, ask: Ask) -> Answer:
-        target = self._changeable(ask)
+        target = self.scene.changeable(ask)
         seconds = ask.arguments[p.DRAIN]
         if seconds:
             return await self._drain(target, ask, Drain(seconds=seconds, then=Then.REMOVE))
-        await self._store.remove(target.upstream.name, target.key, ask.client)
-        await self._changed(target, ask, "removed")
+        await self._store.remove(
+            target.upstream.name, target.key, str(ask.caller), ask.only_at
+        )
+        await self.scene.changed(target, ask, "removed")
         return Answer("Server removed successfully", {"addr": target.key})
 
     async def toggle(self, ask: Ask) -> Answer:
-        target = self._changeable(ask)
+        target = self.scene.changeable(ask)
         intent = ask.arguments[p.ACTION]
         seconds, then = ask.arguments[p.DEADLINE], ask.arguments[p.THEN]
         if intent is Intent.DRAIN:
@@ -170,10 +145,10 @@ class Operations:
         if seconds or then is not Then.STAY:
             raise Refused(400, "Invalid action. deadline and then are for drain")
         record = await self._store.set_intent(
-            target.upstream.name, target.key, intent, ask.client
+            target.upstream.name, target.key, intent, str(ask.caller), only_at=ask.only_at
         )
         word = "enabled" if intent is Intent.ENABLE else "disabled"
-        await self._changed(target, ask, word)
+        await self.scene.changed(target, ask, word)
         return Answer(
             f"Server {word} successfully", {"addr": target.key, "enabled": record.enabled}
         )
@@ -181,9 +156,9 @@ class Operations:
     async def _drain(self, target: Target, ask: Ask, drain: Drain) -> Answer:
         """No new work; what runs finishes."""
         record: ServerRecord = await self._store.set_intent(
-            target.upstream.name, target.key, Intent.DRAIN, ask.client, drain
+            target.upstream.name, target.key, Intent.DRAIN, str(ask.caller), drain, ask.only_at
         )
-        await self._changed(target, ask, "told to drain")
+        await self.scene.changed(target, ask, "told to drain")
         server = target.server
         return Answer(
             "Server is draining",
@@ -196,16 +171,40 @@ class Operations:
             },
         )
 
+    async def update(self, ask: Ask) -> Answer:
+        """What is not named stays as it is."""
+        target = self.scene.changeable(ask)
+        arguments = ask.arguments
+        update = Update(
+            weight=arguments[p.NEW_WEIGHT],
+            max_conns=arguments[p.NEW_MAX_CONNS],
+            heartbeat=arguments[p.NEW_HEARTBEAT],
+            backup=arguments[p.NEW_BACKUP],
+            max_fails=arguments[p.NEW_MAX_FAILS],
+            fail_timeout=arguments[p.NEW_FAIL_TIMEOUT],
+            slow_start=arguments[p.NEW_SLOW_START],
+        )
+        wanted = ", ".join(f"{name}={value}" for name, value in update.items())
+        if not wanted:
+            raise Refused(400, "Nothing to update: name what is to change")
+        record = await self._store.update(
+            target.upstream.name, target.key, update, str(ask.caller), ask.only_at
+        )
+        await self.scene.changed(target, ask, f"updated to {wanted}")
+        return Answer("Server updated successfully", server_fields(record))
+
     async def refresh(self, ask: Ask) -> Answer:
         """A heartbeat."""
-        target = self._changeable(ask)
-        record = await self._store.beat(target.upstream.name, target.key, self._reenable)
+        target = self.scene.changeable(ask)
+        record = await self._store.beat(
+            target.upstream.name, target.key, self._reenable, ask.only_at
+        )
         server = target.server
         # Most heartbeats change nothing, and there are many of them.
         if server is None:
-            await self._see(target.upstream)
+            await self.scene.see(target.upstream)
         elif server.expired and not record.expired:
-            await self._changed(target, ask, "brought back by its heartbeat")
+            await self.scene.changed(target, ask, "brought back by its heartbeat")
         return Answer(
             "Heartbeat refreshed successfully",
             {"addr": target.key, "heartbeat_time": moment(record.last_heartbeat)},
@@ -216,19 +215,19 @@ class Operations:
         Publish what the nodes really hold.  The text is the one that clients
         have always been given; live connections are not forgotten.
         """
-        upstream = self._upstream(ask)
-        servers = await self._store.recount(upstream.name)
+        upstream = self.scene.upstream(ask)
+        servers = await self._store.recount(upstream.name, ask.only_at)
         self._log.info(
             "{client} had the connections of upstream {upstream} counted anew",
-            client=ask.client,
+            client=str(ask.caller),
             upstream=upstream.name,
         )
         return Answer("All connection counts reset to zero", {"servers_reset": servers})
 
     async def cleanup(self, ask: Ask) -> Answer:
         """Expire now what has to expire."""
-        upstream = self._upstream(ask)
-        expiry = await self._store.expire(upstream.name, self._ttl)
+        upstream = self.scene.upstream(ask)
+        expiry = await self._store.expire(upstream.name, self._ttl, ask.only_at)
         for address in expiry.disabled:
             self._log.warn(
                 "Server {server} of upstream {upstream} is out: no heartbeat for {ttl} s;"
@@ -236,10 +235,10 @@ class Operations:
                 server=address,
                 upstream=upstream.name,
                 ttl=self._ttl,
-                client=ask.client,
+                client=str(ask.caller),
             )
         if expiry.disabled:
-            await self._see(upstream)
+            await self.scene.see(upstream)
         return Answer(
             "Cleanup completed successfully",
             {
@@ -248,57 +247,9 @@ class Operations:
             },
         )
 
-    def _upstream(self, ask: Ask) -> Upstream:
-        name = ask.arguments[p.UPSTREAM]
-        try:
-            return self._balancer.upstream(name)
-        except UnknownUpstream:
-            raise Refused(404, f"Unknown upstream: {brief(name)}") from None
-
-    def _target(self, ask: Ask) -> Target:
-        upstream = self._upstream(ask)
-        host, port = ask.arguments[p.HOST] or ask.client, ask.arguments[p.PORT]
-        if not host:
-            raise Refused(400, "Missing required parameter: host")
-        try:
-            address = Address.of(host, port)
-        except BadAddress as error:
-            raise Refused(400, f"Invalid host: {error}") from None
-        key = str(address)
-        # Servers that others wrote into the store keep the name they have.
-        given = f"{host}:{port}"
-        if upstream.server(key) is None and upstream.server(given) is not None:
-            key = given
-        return Target(upstream, address, key)
-
-    def _changeable(self, ask: Ask) -> Target:
-        target = self._target(ask)
-        if target.is_fixed:
-            raise Refused(400, f"Server is defined in the configuration file: {target.key}")
-        return target
-
     def _listing(self, upstream: Upstream, snapshot: Snapshot | None) -> Listing:
         return Listing(upstream, snapshot, self._ttl)
 
     def _known(self, upstream: Upstream) -> Listing:
         return self._listing(upstream, self._membership.known(upstream.name))
 
-    async def _changed(self, target: Target, ask: Ask, what: str) -> None:
-        self._log.info(
-            "Server {server} of upstream {upstream} was {what} ({client})",
-            server=target.key,
-            upstream=target.upstream.name,
-            what=what,
-            client=ask.client,
-        )
-        await self._see(target.upstream)
-
-    async def _see(self, upstream: Upstream) -> None:
-        """
-        Let this node see at once what was changed.  The change is made: if
-        the store goes away now, the next exchange brings it.
-        """
-        try:
-            await self._membership.refresh(upstream.name)
-        except StoreUnavailable as error:
-            self._log.debug("The change is seen later: {error}", error=str(error))

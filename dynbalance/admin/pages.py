@@ -17,7 +17,7 @@ from importlib import resources
 from dynbalance.admin.answers import Answer, Json, Page
 from dynbalance.admin.api import Endpoint
 from dynbalance.admin.metrics import Door, Metrics, no_doors
-from dynbalance.admin.operations import Ask
+from dynbalance.admin.scene import Ask
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.store.membership import Membership
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, cast
 
 from attrs import frozen
 
-from dynbalance.admin.answers import Refused
+from dynbalance.admin.answers import Json, Refused
 from dynbalance.admin.fields import brief
 from dynbalance.config import DEFAULT_UPSTREAM
 from dynbalance.config.ranges import YEAR
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_LINE_ID = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
 _TRUTH = {"true": True, "1": True, "yes": True, "on": True}
 _FALSITY = {"false": False, "0": False, "no": False, "off": False}
 
@@ -38,11 +39,22 @@ class Parameter(Generic[T]):
     @ivar read: what the text means; an absent field is the empty text, since
         shell scripts send C{host=} for "not given".
     @ivar about: a line for people.
+    @ivar schema: the same for programs, as JSON Schema.
+    @ivar required: whether it has to be given.
     """
 
     name: str
     read: Callable[[str], T]
     about: str
+    schema: Mapping[str, Json]
+    required: bool = False
+
+    def change(self) -> Parameter[T | None]:
+        """The same where it need not be given, and then stays as it is."""
+        schema = {name: value for name, value in self.schema.items() if name != "default"}
+        about = f"{self.about}; absent: as it is"
+        read = self.read
+        return Parameter(self.name, lambda text: read(text) if text else None, about, schema)
 
 
 class Arguments:
@@ -78,7 +90,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _count(name: str, default: int, least: int, most: int) -> Callable[[str], int]:
+def _count(name: str, default: int, least: int, most: int, about: str) -> Parameter[int]:
     def read(text: str) -> int:
         if not text:
             return default
@@ -86,21 +98,23 @@ def _count(name: str, default: int, least: int, most: int) -> Callable[[str], in
             raise Refused(400, f"Invalid {name}: {brief(text)} is not {least}-{most}")
         return int(text)
 
-    return read
+    schema: dict[str, Json] = {"type": "integer", "minimum": least, "maximum": most}
+    return Parameter(name, read, about, schema | {"default": default})
 
 
-def _seconds(name: str, default: float, most: float) -> Callable[[str], float]:
+def _seconds(name: str, default: float, about: str) -> Parameter[float]:
     def read(text: str) -> float:
         if not text:
             return default
-        if not _DECIMAL.fullmatch(text) or float(text) > most:
-            raise Refused(400, f"Invalid {name}: {brief(text)} is not 0-{most:.0f} seconds")
+        if not _DECIMAL.fullmatch(text) or float(text) > YEAR:
+            raise Refused(400, f"Invalid {name}: {brief(text)} is not 0-{YEAR:.0f} seconds")
         return float(text)
 
-    return read
+    schema: dict[str, Json] = {"type": "number", "minimum": 0, "maximum": int(YEAR)}
+    return Parameter(name, read, about, schema | {"default": int(default)})
 
 
-def _switch(name: str, default: bool) -> Callable[[str], bool]:
+def _switch(name: str, default: bool, about: str) -> Parameter[bool]:
     meanings = {**_TRUTH, **_FALSITY, "": default}
 
     def read(text: str) -> bool:
@@ -109,7 +123,7 @@ def _switch(name: str, default: bool) -> Callable[[str], bool]:
             raise Refused(400, f"Invalid {name}: {brief(text)} is not true or false")
         return meaning
 
-    return read
+    return Parameter(name, read, about, {"type": "boolean", "default": default})
 
 
 def _action(text: str) -> Intent:
@@ -126,43 +140,85 @@ def _then(text: str) -> Then:
         raise Refused(400, f"Invalid then: {brief(text)} is not disable or remove") from None
 
 
-UPSTREAM = Parameter("upstream", lambda text: text or DEFAULT_UPSTREAM, "name of the upstream")
-HOST = Parameter("host", str, "the server's address or name; empty: the caller's address")
-PORT = Parameter("port", _port, "the server's port, 1-65535")
-WEIGHT = Parameter("weight", _count("weight", 1, 1, MAX_WEIGHT), "share of the work")
-MAX_CONNS = Parameter(
-    "max_conns",
-    _count("max_conns", 1000, 0, LARGEST),
-    "connections over all nodes at most; 0 for no limit",
+def _revision(text: str) -> int:
+    if not text:
+        raise Refused(400, "Missing required parameter: revision")
+    if not _DIGITS.fullmatch(text):
+        raise Refused(400, f"Invalid revision: {brief(text)}")
+    return int(text)
+
+
+def _line_id(text: str) -> str:
+    if text and not _LINE_ID.fullmatch(text):
+        raise Refused(400, f"Invalid before: {brief(text)} is no id of a line")
+    return text
+
+
+_TEXT: Mapping[str, Json] = {"type": "string"}
+
+UPSTREAM = Parameter(
+    "upstream",
+    lambda text: text or DEFAULT_UPSTREAM,
+    "name of the upstream",
+    {"type": "string", "default": DEFAULT_UPSTREAM},
 )
-HEARTBEAT = Parameter(
-    "heartbeat", _switch("heartbeat", True), "whether the server goes out when heartbeats stop"
+HOST = Parameter("host", str, "the server's address or name; empty: the caller's address", _TEXT)
+PORT = Parameter(
+    "port",
+    _port,
+    "the server's port",
+    {"type": "integer", "minimum": 1, "maximum": 65535},
+    required=True,
 )
-BACKUP = Parameter(
-    "backup", _switch("backup", False), "whether it serves only when no other can"
+WEIGHT = _count("weight", 1, 1, MAX_WEIGHT, "share of the work")
+MAX_CONNS = _count(
+    "max_conns", 1000, 0, LARGEST, "connections over all nodes at most; 0 for no limit"
 )
-MAX_FAILS = Parameter(
-    "max_fails",
-    _count("max_fails", 1, 0, LARGEST),
-    "failures within fail_timeout that take it out; 0 for never",
+HEARTBEAT = _switch("heartbeat", True, "whether the server goes out when heartbeats stop")
+BACKUP = _switch("backup", False, "whether it serves only when no other can")
+MAX_FAILS = _count(
+    "max_fails", 1, 0, LARGEST, "failures within fail_timeout that take it out; 0 for never"
 )
-FAIL_TIMEOUT = Parameter(
-    "fail_timeout", _seconds("fail_timeout", 10.0, YEAR), "seconds that failures count"
+FAIL_TIMEOUT = _seconds("fail_timeout", 10.0, "seconds that failures count")
+SLOW_START = _seconds(
+    "slow_start", 0.0, "seconds in which it reaches its weight; 0 for what its upstream says"
 )
-SLOW_START = Parameter(
-    "slow_start",
-    _seconds("slow_start", 0.0, YEAR),
-    "seconds in which it reaches its weight; 0 for what its upstream says",
+ACTION = Parameter(
+    "action",
+    _action,
+    "enable, disable or drain",
+    {"type": "string", "enum": [intent.value for intent in Intent]},
+    required=True,
 )
-ACTION = Parameter("action", _action, "enable, disable or drain")
-DEADLINE = Parameter(
+DEADLINE = _seconds(
     "deadline",
-    _seconds("deadline", 0.0, YEAR),
+    0.0,
     "seconds after which a drain ends in any case; 0 for however long it takes",
 )
-THEN = Parameter("then", _then, "what comes after a drain: disable or remove")
-DRAIN = Parameter(
-    "drain",
-    _seconds("drain", 0.0, YEAR),
-    "seconds that the server has to finish its work; 0 for none",
+THEN = Parameter(
+    "then",
+    _then,
+    "what comes after a drain: disable or remove",
+    {"type": "string", "enum": [then.value for then in Then], "default": ""},
 )
+DRAIN = _seconds("drain", 0.0, "seconds that the server has to finish its work; 0 for none")
+
+NEW_WEIGHT = WEIGHT.change()
+NEW_MAX_CONNS = MAX_CONNS.change()
+NEW_HEARTBEAT = HEARTBEAT.change()
+NEW_BACKUP = BACKUP.change()
+NEW_MAX_FAILS = MAX_FAILS.change()
+NEW_FAIL_TIMEOUT = FAIL_TIMEOUT.change()
+NEW_SLOW_START = SLOW_START.change()
+
+LIMIT = _count("limit", 100, 1, 1000, "how many lines at most")
+BEFORE = Parameter("before", _line_id, "only lines older than the one with this id", _TEXT)
+ADDRESS = Parameter("address", str, "only lines about this server, HOST:PORT", _TEXT)
+REVISION = Parameter(
+    "revision",
+    _revision,
+    "the revision to go back to",
+    {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    required=True,
+)
+DRY_RUN = _switch("dry_run", False, "only say what would change")

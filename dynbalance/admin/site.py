@@ -15,9 +15,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from dynbalance.admin.answers import Reply, page, reply
-from dynbalance.admin.api import BODY_LIMIT, TOO_LARGE, Api, UpstreamApi
+from dynbalance.admin.api import BODY_LIMIT, TOO_LARGE, Api
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
+from dynbalance.admin.table import UpstreamApi
 
 IDLE = 60.0
 """Seconds of silence after which a connection is closed."""
@@ -44,10 +45,8 @@ class ApiResource(Resource):
             request.path,
             request.uri.partition(b"?")[2],
             request.content.read() if request.content else b"",
-            request.getHeader(b"content-type"),
+            request.getHeader,
             getattr(request.getClientAddress(), "host", ""),
-            request.getHeader(b"origin"),
-            request.getHeader(b"host"),
         )
         _Answering(request, asked)
         return NOT_DONE_YET

@@ -122,6 +122,26 @@ class Listing:
         }
 
 
+def server_fields(record: ServerRecord) -> dict[str, Json]:
+    """A server's order and what an operator wants of it; nothing observed."""
+    order = record.order
+    draining = record.intent is Intent.DRAIN
+    return _fields(
+        addr=order.address,
+        host=order.host,
+        port=order.port,
+        weight=order.weight,
+        max_conns=order.max_conns,
+        heartbeat=order.heartbeat,
+        backup=order.backup,
+        max_fails=order.max_fails,
+        fail_timeout=moment(order.fail_timeout),
+        slow_start=moment(order.slow_start),
+        action=record.intent.value,
+        then=record.drain_then.value or None if draining else None,
+    )
+
+
 def _fixed(server: Server) -> dict[str, Json]:
     return _fields(
         addr=server.key,

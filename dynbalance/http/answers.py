@@ -41,11 +41,10 @@ def response(
     head_only: bool,
 ) -> bytes:
     """Write a response of our own with any body."""
-    lines = [
-        b"HTTP/1.1 %d %b" % (status, reason_phrase(status).encode()),
-        b"Content-Type: " + content_type,
-        b"Content-Length: %d" % len(body),
-    ]
+    lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status).encode())]
+    if status != HTTPStatus.NOT_MODIFIED:
+        # What is not sent again is not described anew (RFC 9110, section 15.4.5).
+        lines += [b"Content-Type: " + content_type, b"Content-Length: %d" % len(body)]
     lines += [b"%b: %b" % field for field in fields]
     if not keep:
         lines.append(b"Connection: close")

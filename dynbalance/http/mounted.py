@@ -7,6 +7,7 @@ body whole, asks the API, and has the channel write the reply.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
@@ -30,10 +31,8 @@ class Ask(Protocol):
         path: bytes,
         query: bytes,
         body: bytes,
-        content_type: bytes | None,
+        header: Callable[[bytes], bytes | None],
         client: str,
-        origin: bytes | None = None,
-        host: bytes | None = None,
     ) -> Deferred[Reply]: ...
 
 
@@ -106,10 +105,8 @@ class MountedAdmin:
             path,
             query,
             b"".join(self._body),
-            self._head.get(b"content-type"),
+            self._head.get,
             self._client,
-            self._head.get(b"origin"),
-            self._head.get(b"host"),
         )
         self._asked = asked.addCallbacks(self._replied, self._failed)
 

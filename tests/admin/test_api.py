@@ -11,9 +11,10 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from dynbalance.admin.answers import Reply
-from dynbalance.admin.api import BODY_LIMIT, Api, UpstreamApi
+from dynbalance.admin.api import BODY_LIMIT, Api
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
+from dynbalance.admin.table import UpstreamApi
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
 from dynbalance.balancer.upstream import FileServer
 from dynbalance.store.membership import Membership
@@ -54,14 +55,11 @@ class ApiCase(TestCase):
         **more: bytes,
     ) -> Reply:
         path, _, query = target.partition("?")
+        fields = {name.replace("_", "-").encode(): value for name, value in more.items()}
+        if content_type is not None:
+            fields[b"content-type"] = content_type
         answer = self.api.answer(
-            method.encode(),
-            path.encode(),
-            query.encode(),
-            body,
-            content_type,
-            client,
-            **more,
+            method.encode(), path.encode(), query.encode(), body, fields.get, client
         )
         return self.successResultOf(answer)
 

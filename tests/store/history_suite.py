@@ -193,7 +193,7 @@ class HistoryContract:
         """What ends a drain is told, and what it ended in."""
         await self.store.add("default", order(), "ann")
         await self.store.set_intent("default", A, Intent.DRAIN, "ann", Drain(then=Then.REMOVE))
-        await self.store.finish_drains("default", 0.0)
+        await self.store.finish_drains("default", -1.0)
         line = (await self.lines(1))[0]
         self.assertEqual(("drain", "remove", None), (line.by, line.action, line.after))
 

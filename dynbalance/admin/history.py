@@ -1,0 +1,154 @@
+"""
+Who changed what, and how it is undone.
+
+Knows how the history is read in parts and what is told of a line; refuses to
+know how a change is inverted (L{dynbalance.store.undo}).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from dynbalance.admin import parameters as p
+from dynbalance.admin.answers import Answer, Json, Refused
+from dynbalance.admin.scene import Ask, Scene
+from dynbalance.admin.views import moment, server_fields
+from dynbalance.balancer.upstream import Upstream
+from dynbalance.errors import StaleRevision
+from dynbalance.log import Logger
+from dynbalance.store.changes import Change, Edit, Line
+from dynbalance.store.contract import ServerRecord, Snapshot
+from dynbalance.store.undo import reaches, undo
+
+_PART = 500
+"""Lines read at once: the store does nothing else meanwhile."""
+
+_TRIES = 5
+"""How often a rollback is thought out anew because somebody else was faster."""
+
+
+class Histories:
+    """The history of each upstream."""
+
+    _log = Logger()
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    async def history(self, ask: Ask) -> Answer:
+        upstream = self._scene.upstream(ask)
+        limit, address = ask.arguments[p.LIMIT], ask.arguments[p.ADDRESS]
+        told: list[Json] = []
+        async for line in self._back(upstream, ask.arguments[p.BEFORE]):
+            if not address or line.address == address:
+                told.append(line_fields(line))
+            if len(told) == limit:
+                break
+        return Answer("Success", told)
+
+    async def rollback(self, ask: Ask) -> Answer:
+        """
+        Orders and intents become what they were; a new revision of its own.
+        """
+        upstream = self._scene.upstream(ask)
+        revision = ask.arguments[p.REVISION]
+        for tries_left in reversed(range(1 if ask.only_at is not None else _TRIES)):
+            snapshot = await self._scene.store.snapshot(upstream.name)
+            if ask.only_at not in (None, snapshot.revision):
+                raise StaleRevision(snapshot.revision)
+            edits = await self._plan(upstream, snapshot, revision)
+            data: dict[str, Json] = {"revision": snapshot.revision, **differences(snapshot, edits)}
+            if ask.arguments[p.DRY_RUN]:
+                return Answer(f"Rollback to revision {revision} would change this", data)
+            if not edits:
+                return Answer("Nothing to roll back", data)
+            change = Change(edits=edits, only_at=snapshot.revision)
+            try:
+                data["revision"] = await self._carry_out(upstream, change, ask)
+            except StaleRevision:
+                if not tries_left:
+                    raise
+            else:
+                break
+        return Answer(f"Rolled back to revision {revision}", data)
+
+    async def _carry_out(self, upstream: Upstream, change: Change, ask: Ask) -> int:
+        amended = await self._scene.store.amend(
+            {upstream.name: change}, str(ask.caller), "rollback"
+        )
+        self._log.info(
+            "{client} rolled upstream {upstream} back to revision {revision}:"
+            " {count} servers changed",
+            client=str(ask.caller),
+            upstream=upstream.name,
+            revision=ask.arguments[p.REVISION],
+            count=len(change.edits),
+        )
+        await self._scene.see(upstream)
+        return amended[upstream.name]
+
+    async def _plan(
+        self, upstream: Upstream, snapshot: Snapshot, revision: int
+    ) -> tuple[Edit, ...]:
+        if revision == snapshot.revision:
+            return ()
+        if revision > snapshot.revision:
+            raise Refused(
+                400, f"Invalid revision: {revision} is newer than {snapshot.revision}, the last one"
+            )
+        lines = []
+        async for line in self._back(upstream):
+            lines.append(line)
+            if line.revision <= revision:
+                break
+        if not reaches(lines, revision):
+            since = f"it begins with revision {lines[-1].revision}" if lines else "it is empty"
+            raise Refused(
+                400, f"The history does not reach back to revision {revision}: {since}"
+            )
+        return undo(snapshot.servers, lines, revision)
+
+    async def _back(self, upstream: Upstream, before: str = "") -> AsyncIterator[Line]:
+        """All lines, the newest first."""
+        while True:
+            part = await self._scene.store.history(upstream.name, _PART, before)
+            for line in part.lines:
+                yield line
+            if len(part.lines) < _PART:
+                return
+            before = part.lines[-1].id
+
+
+def line_fields(line: Line) -> dict[str, Json]:
+    """A line as the API tells it; what it has not is left out."""
+    told: dict[str, Json] = {
+        "id": line.id,
+        "time": moment(line.at),
+        "revision": line.revision,
+        "by": line.by,
+        "action": line.action,
+        "address": line.address,
+    }
+    if line.before is not None:
+        told["before"] = _state_fields(line.before)
+    if line.after is not None:
+        told["after"] = _state_fields(line.after)
+    if line.cause:
+        told["cause"] = line.cause
+    return told
+
+
+def differences(snapshot: Snapshot, edits: tuple[Edit, ...]) -> dict[str, Json]:
+    """What edits add, remove and change, by the servers' addresses."""
+    here = {record.order.address for record in snapshot.servers}
+    gone: list[Json] = [e.address for e in edits if e.order is None]
+    new: list[Json] = [e.address for e in edits if e.order is not None and e.address not in here]
+    other: list[Json] = [e.address for e in edits if e.order is not None and e.address in here]
+    return {"added": new, "removed": gone, "changed": other}
+
+
+def _state_fields(record: ServerRecord) -> dict[str, Json]:
+    told = server_fields(record)
+    if record.expired:
+        told["expired"] = True
+    return told

@@ -1,0 +1,138 @@
+"""
+What an order is about: the upstream, the server, and what this node knows.
+
+Knows how a request names them and that a change has to be seen at once;
+refuses to know what the orders are.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from dynbalance.admin import parameters as p
+from dynbalance.admin.answers import Refused
+from dynbalance.admin.caller import Caller
+from dynbalance.admin.conditions import has_seen
+from dynbalance.admin.fields import brief
+from dynbalance.balancer.address import Address
+from dynbalance.balancer.balancer import Balancer
+from dynbalance.balancer.server import Server
+from dynbalance.balancer.upstream import Upstream
+from dynbalance.errors import BadAddress, StoreUnavailable, UnknownUpstream
+from dynbalance.log import Logger
+from dynbalance.store.contract import Store
+from dynbalance.store.membership import Membership
+
+
+@frozen(slots=True)
+class Target:
+    """
+    The server that a request is about.
+
+    @ivar key: what the store calls it.
+    """
+
+    upstream: Upstream
+    address: Address
+    key: str
+
+    @property
+    def server(self) -> Server | None:
+        return self.upstream.server(self.key)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the configuration file defines it."""
+        return self.server is not None and self.server.from_file
+
+
+@frozen(slots=True, kw_only=True)
+class Ask:
+    """
+    One request to the API.
+
+    @ivar only_at: the revision that an order was made for; C{None} for any.
+    @ivar if_none_match: the header field.
+    @ivar last_event_id: the header field; empty without one.
+    """
+
+    arguments: p.Arguments
+    caller: Caller
+    only_at: int | None = None
+    if_none_match: bytes | None = None
+    last_event_id: str = ""
+
+    def has_seen(self, revision: int) -> bool:
+        """Whether the caller has said that it knows this revision."""
+        return has_seen(self.if_none_match, revision)
+
+
+class Scene:
+    """
+    @ivar balancer: this node's servers.
+    @ivar store: the truth of all nodes.
+    @ivar membership: what this node knows of it.
+    """
+
+    _log = Logger()
+
+    def __init__(self, balancer: Balancer, store: Store, membership: Membership) -> None:
+        self.balancer = balancer
+        self.store = store
+        self.membership = membership
+
+    def upstream(self, ask: Ask) -> Upstream:
+        """@raise Refused: there is none of that name."""
+        return self.named(ask.arguments[p.UPSTREAM])
+
+    def named(self, name: str) -> Upstream:
+        """Likewise."""
+        try:
+            return self.balancer.upstream(name)
+        except UnknownUpstream:
+            raise Refused(404, f"Unknown upstream: {brief(name)}") from None
+
+    def target(self, ask: Ask) -> Target:
+        """@raise Refused: the request names no server."""
+        upstream = self.upstream(ask)
+        host, port = ask.arguments[p.HOST] or ask.caller.address, ask.arguments[p.PORT]
+        if not host:
+            raise Refused(400, "Missing required parameter: host")
+        try:
+            address = Address.of(host, port)
+        except BadAddress as error:
+            raise Refused(400, f"Invalid host: {error}") from None
+        key = str(address)
+        # Servers that others wrote into the store keep the name they have.
+        given = f"{host}:{port}"
+        if upstream.server(key) is None and upstream.server(given) is not None:
+            key = given
+        return Target(upstream, address, key)
+
+    def changeable(self, ask: Ask) -> Target:
+        """@raise Refused: likewise, or one of the configuration file."""
+        target = self.target(ask)
+        if target.is_fixed:
+            raise Refused(400, f"Server is defined in the configuration file: {target.key}")
+        return target
+
+    async def changed(self, target: Target, ask: Ask, what: str) -> None:
+        """Write a line about an order that was carried out, and see its effect."""
+        self._log.info(
+            "Server {server} of upstream {upstream} was {what} ({client})",
+            server=target.key,
+            upstream=target.upstream.name,
+            what=what,
+            client=str(ask.caller),
+        )
+        await self.see(target.upstream)
+
+    async def see(self, upstream: Upstream) -> None:
+        """
+        Let this node see at once what was changed.  The change is made: if
+        the store goes away now, the next exchange brings it.
+        """
+        try:
+            await self.membership.refresh(upstream.name)
+        except StoreUnavailable as error:
+            self._log.debug("The change is seen later: {error}", error=str(error))

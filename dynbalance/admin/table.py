@@ -1,0 +1,114 @@
+"""
+The table of what is served under C{/upstream/}.
+
+Knows which parameters each endpoint takes and what it is for; refuses to know
+how a request comes and what is done.
+"""
+
+from __future__ import annotations
+
+from dynbalance.admin import parameters as p
+from dynbalance.admin.api import Api, Endpoint
+from dynbalance.admin.history import Histories
+from dynbalance.admin.operations import Operations
+
+_GET, _POST, _BOTH = (b"GET",), (b"POST",), (b"GET", b"POST")
+
+_ONE = (p.UPSTREAM,)
+_SERVER = (p.PORT, p.HOST, p.UPSTREAM)
+
+_ADDED = (
+    *(p.WEIGHT, p.MAX_CONNS, p.HEARTBEAT, p.BACKUP),
+    *(p.MAX_FAILS, p.FAIL_TIMEOUT, p.SLOW_START),
+)
+_UPDATED = (
+    *(p.NEW_WEIGHT, p.NEW_MAX_CONNS, p.NEW_HEARTBEAT, p.NEW_BACKUP),
+    *(p.NEW_MAX_FAILS, p.NEW_FAIL_TIMEOUT, p.NEW_SLOW_START),
+)
+
+
+class UpstreamApi(Api):
+    """What is served under C{/upstream/}."""
+
+    def __init__(self, operations: Operations) -> None:
+        histories = Histories(operations.scene)
+        super().__init__((*_servers(operations), *_upstreams(operations), *_past(histories)))
+
+
+def _servers(operations: Operations) -> tuple[Endpoint, ...]:
+    """What is about one server."""
+    return (
+        Endpoint(
+            b"/upstream/add",
+            _POST,
+            (*_SERVER, *_ADDED),
+            operations.add,
+            "Register a server",
+        ),
+        Endpoint(
+            b"/upstream/update",
+            _POST,
+            (*_SERVER, *_UPDATED),
+            operations.update,
+            "Change what is ordered of a server while it serves",
+        ),
+        Endpoint(
+            b"/upstream/remove",
+            _POST,
+            (*_SERVER, p.DRAIN),
+            operations.remove,
+            "Remove a server, at once or when it has drained",
+        ),
+        Endpoint(
+            b"/upstream/toggle",
+            _POST,
+            (*_SERVER, p.ACTION, p.DEADLINE, p.THEN),
+            operations.toggle,
+            "Enable, disable or drain a server",
+        ),
+        Endpoint(
+            b"/upstream/refresh", _POST, _SERVER, operations.refresh, "Send a server's heartbeat"
+        ),
+    )
+
+
+def _upstreams(operations: Operations) -> tuple[Endpoint, ...]:
+    """What is about all servers of an upstream."""
+    return (
+        Endpoint(
+            b"/upstream/status", _GET, _ONE, operations.status, "List the servers of an upstream"
+        ),
+        Endpoint(
+            b"/upstream/health", _GET, _ONE, operations.health, "Count the servers that are alive"
+        ),
+        Endpoint(
+            b"/upstream/reset", _POST, _ONE, operations.reset, "Count the connections anew"
+        ),
+        Endpoint(
+            b"/upstream/cleanup",
+            _BOTH,
+            _ONE,
+            operations.cleanup,
+            "Take out the servers that send no heartbeats",
+        ),
+    )
+
+
+def _past(histories: Histories) -> tuple[Endpoint, ...]:
+    """What is about earlier revisions."""
+    return (
+        Endpoint(
+            b"/upstream/history",
+            _GET,
+            (p.UPSTREAM, p.LIMIT, p.BEFORE, p.ADDRESS),
+            histories.history,
+            "Tell who changed what, the newest first",
+        ),
+        Endpoint(
+            b"/upstream/rollback",
+            _POST,
+            (p.UPSTREAM, p.REVISION, p.DRY_RUN),
+            histories.rollback,
+            "Undo all changes made after a revision",
+        ),
+    )
