@@ -259,15 +259,22 @@ class Beside(EndToEndCase):
                 {"address": f"{LOOPBACK}:{port}", "max_conns": 0, **player.options}
                 for player, port in zip(scene.players, stage.ports, strict=True)
             ]
-            more.append(f"servers = [{', '.join(_inline(server) for server in servers)}]")
-            routes.append(_inline({"host": scene.name, "upstream": scene.name}))
+            more.append(f"servers = [{', '.join(inline(server) for server in servers)}]")
+            routes.append(inline({"host": scene.name, "upstream": scene.name}))
         return Daemon(self, more="\n".join(more), routes=f"[{', '.join(routes)}]").http
 
 
-def start_nginx(case: EndToEndCase, directory: str, config: str, port: int) -> None:
-    """Start an nginx, and wait for its port."""
+def start_nginx(
+    case: EndToEndCase, directory: str, config: str, port: int, module: str = ""
+) -> None:
+    """
+    Start an nginx, and wait for its port.
+
+    @param module: the file of one that it needs.
+    """
     path = os.path.join(directory, "nginx.conf")
     with open(path, "w") as out:
+        out.write(f"load_module {module};\n" if module else "")
         out.write(_HEAD.format(directory=directory) + config)
     command = [program("nginx"), "-p", directory, "-c", path]
     command += ["-e", os.path.join(directory, "error.log")]
@@ -279,20 +286,26 @@ def _lines(played: Played) -> list[str]:
     return [str(each) for each in (*played.answers, *played.asked)]
 
 
-def _inline(table: Mapping[str, object]) -> str:
+def inline(table: Mapping[str, object]) -> str:
+    """A table in one line of TOML."""
     return "{" + ", ".join(f"{name} = {json.dumps(value)}" for name, value in table.items()) + "}"
+
+
+def server_line(player: Player, port: int) -> str:
+    """A server as nginx has it."""
+    words = [
+        name if value is True else f"{name}={value}"
+        for name, value in player.options.items()
+        if value is not False
+    ]
+    return f"server {LOOPBACK}:{port} {' '.join(words)};"
 
 
 def _block(scene: Scene, stage: Stage) -> str:
     settings = {**_DEFAULTS, **scene.upstream}
     lines = [f"upstream {scene.name} {{", _POLICIES[str(settings["policy"])]]
     for player, port in zip(scene.players, stage.ports, strict=True):
-        words = [
-            name if value is True else f"{name}={value}"
-            for name, value in player.options.items()
-            if value is not False
-        ]
-        lines.append(f"server {LOOPBACK}:{port} {' '.join(words)};")
+        lines.append(server_line(player, port))
     if settings["keepalive"]:
         lines += [
             f"{_BLOCK[name]} {_nginx_value(value)};"

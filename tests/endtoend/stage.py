@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from io import BufferedReader
 
 from attrs import frozen
 
@@ -32,8 +32,8 @@ class Act:
 
     @ivar answer: is sent when the request is here, or all of its head when
         C{early}.
-    @ivar then: C{"keep"} the connection, C{"close"} or C{"reset"} it, or
-        C{"hang"} until the other side closes it.
+    @ivar then: C{"keep"} the connection, C{"close"} or C{"reset"} it, C{"hang"}
+        until the other side closes it, or until then C{"echo"} what comes.
     """
 
     answer: bytes = b""
@@ -83,6 +83,7 @@ class Stage:
     The servers of one scene.
 
     @ivar asked: what they were asked, in this order.
+    @ivar lock: for what their threads share.
     """
 
     def __init__(self, case: EndToEndCase, casts: Sequence[Sequence[Act] | None]) -> None:
@@ -92,7 +93,7 @@ class Stage:
             that nobody started.
         """
         self.asked: list[Asked] = []
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._ports: list[int] = []
         for number, acts in enumerate(casts):
             listening = socket.socket()
@@ -118,17 +119,24 @@ class Stage:
             except OSError:
                 return
             skt.settimeout(BOUND)
-            _begin(self._serve, skt, number, connections, turns)
+            _begin(self.serve, skt, number, connections, turns)
             connections += 1
 
-    def _serve(
+    def serve(
         self, skt: socket.socket, number: int, connection: int, turns: Iterator[Act]
     ) -> None:
+        """
+        Serve a connection to its end.
+
+        @param number: the server's.
+        @param connection: the connection's, among those of the server.
+        @param turns: what to do next, for all connections of the server.
+        """
         with skt, contextlib.suppress(OSError), skt.makefile("rb") as reading:
             while (head := _head(reading)) is not None:
                 line, fields = head
                 # One request belongs to one act, whoever comes at the same time.
-                with self._lock:
+                with self.lock:
                     act = next(turns)
                     place = len(self.asked)
                     told = tuple(sorted(fields))
@@ -139,12 +147,14 @@ class Stage:
                 if act.early:
                     skt.sendall(answered)
                 body = b"".join(_body(reading, dict(fields)))
-                with self._lock:
+                with self.lock:
                     self.asked[place] = Asked(number, connection, line, told, body)
                 if not act.early:
                     skt.sendall(answered)
                 if act.then == "hang":
                     skt.recv(1)
+                while act.then == "echo" and (data := reading.read1(65536)):
+                    skt.sendall(data)
                 if act.then == "reset":
                     skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 if act.then != "keep":
@@ -166,7 +176,7 @@ def _turns(acts: list[Act]) -> Iterator[Act]:
         yield acts[-1]
 
 
-def _head(reading: BinaryIO) -> tuple[str, list[tuple[str, str]]] | None:
+def _head(reading: BufferedReader) -> tuple[str, list[tuple[str, str]]] | None:
     lines: list[str] = []
     while True:
         line = reading.readline().decode("latin-1")
@@ -179,7 +189,7 @@ def _head(reading: BinaryIO) -> tuple[str, list[tuple[str, str]]] | None:
     return lines[0], [(name.lower(), value.strip()) for name, _, value in split]
 
 
-def _body(reading: BinaryIO, fields: dict[str, str]) -> Iterator[bytes]:
+def _body(reading: BufferedReader, fields: dict[str, str]) -> Iterator[bytes]:
     if fields.get("transfer-encoding") != "chunked":
         yield reading.read(int(fields.get("content-length", "0")))
         return
@@ -249,12 +259,42 @@ class Client:
             whole = not response.length
         except (http.client.IncompleteRead, ConnectionError):
             whole = False
-        fields = [(name.lower(), value) for name, value in response.getheaders()]
         kept = whole and not response.will_close
-        if ("x-own", "1") not in fields:
-            return Answer(response.status, whole=whole, kept=kept)
-        told = sorted(field for field in fields if field[0] not in _UNTOLD)
-        return Answer(response.status, tuple(told), body, whole, kept)
+        return _seen(response.status, response.getheaders(), body, whole, kept)
+
+    def switch(self, request: bytes, early: bytes, *words: bytes) -> Answer:
+        """
+        Ask for another protocol, whose server says each word again.
+
+        @param early: sent behind the request, without a wait for the answer.
+        @return: all that was heard up to the end, as a body.
+        """
+        self.send(request + early)
+        heard = b""
+        for word in (early, *words):
+            if word != early:
+                self.send(word)
+            while not heard.endswith(word) and (data := self.socket.recv(65536)):
+                heard += data
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+            while data := self.socket.recv(65536):
+                heard += data
+        head, _, rest = heard.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        split = [line.split(": ", 1) for line in lines[1:]]
+        status = int(lines[0].split(" ")[1])
+        return _seen(status, [(name, value) for name, value in split], rest, True, False)
+
+
+def _seen(
+    status: int, fields: Sequence[tuple[str, str]], body: bytes, whole: bool, kept: bool
+) -> Answer:
+    told = [(name.lower(), value) for name, value in fields]
+    if ("x-own", "1") not in told:
+        return Answer(status, whole=whole, kept=kept)
+    counting = tuple(sorted(field for field in told if field[0] not in _UNTOLD))
+    return Answer(status, counting, body, whole, kept)
 
 
 def request(

@@ -506,6 +506,26 @@ class MessageTests(Beside):
         for scene in [*played.values(), *(ours for _, ours in both.values())]:
             self.assertEqual([502], scene.statuses)
 
+    def test_upgrade(self) -> None:
+        """Another protocol, with what either side says early, up to the end."""
+        asked = "Connection: upgrade\r\nUpgrade: echo\r\n"
+        switched = "HTTP/1.1 101 Switching Protocols\nConnection: upgrade\nUpgrade: echo"
+
+        def switching(scene: Scene, port: int) -> Sequence[Answer]:
+            client = Client(port)
+            answer = client.switch(named(scene, request(more=asked)), b"early", b"more", b"last")
+            client.close()
+            return [answer]
+
+        played = self.assert_alike(
+            Scene(
+                name="switched", players=[player(bare(switched, b"first", "echo"))],
+                script=switching,
+            ),
+            Scene(name="not-switched", players=[player(OK)], script=asks(request(more=asked))),
+        )  # fmt: skip
+        self.assertEqual(b"firstearlymorelast", played["switched"].answers[0].body)
+
     def test_refused_requests(self) -> None:
         """What is no request reaches no server."""
         line = b"GET / HTTP/1.1\r\n"
