@@ -96,6 +96,23 @@ def build(document: Document) -> Config:
     return config
 
 
+def document_of(config: Config) -> Document:
+    """
+    The reverse of L{build}, in values that JSON has.  What is not of the file
+    is left out.
+    """
+    document = _written(_converter.unstructure(config))
+    assert isinstance(document, dict)
+    return {name: value for name, value in document.items() if name not in _NOT_OF_THE_FILE}
+
+
+def _written(value: object) -> object:
+    """Without the tables that are not there."""
+    if isinstance(value, dict):
+        return {name: _written(each) for name, each in value.items() if each is not None}
+    return [_written(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def _with_listeners(document: Document) -> Document:
     """Who names one listener wants no others; who names none wants the defaults."""
     if document.get("http") or document.get("stream"):
@@ -253,6 +270,9 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_func(
         lambda type_: type_ == UpstreamName, _parsed(_upstream_name)
     )
+    for kind in (Address, ipaddress.IPv4Network, ipaddress.IPv6Network):
+        converter.register_unstructure_hook(kind, str)
+    converter.register_unstructure_hook(StoreUrl, StoreUrl.reveal)
     converter.register_structure_hook_factory(_optional_table, optional)
     converter.register_structure_hook_factory(_is_table, table)
     return converter

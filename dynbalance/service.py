@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
@@ -52,10 +52,12 @@ from dynbalance.log import Logger
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.direct import carrier
 from dynbalance.net.names import Names
-from dynbalance.store.choice import store_of
+from dynbalance.store.choice import store_of, url_beside
 from dynbalance.store.contract import ServerOrder
 from dynbalance.store.membership import Membership
 from dynbalance.stream.listener import StreamListener
+from dynbalance.workers.crew import Crew
+from dynbalance.workers.sockets import Inherited, Opened
 
 FAREWELL = 2.0
 """Seconds for connections that were cut to end, after C{shutdown_timeout}."""
@@ -66,6 +68,10 @@ class Node(Service):
     @param reactor: the real one.
     @param random: a number in [0, 1).
     @param wall: seconds since the epoch.
+    @param crew: the processes that serve the listeners; this one then does
+        what is done once for all of them.
+    @param inherited: the listening sockets, by the paths of the listeners'
+        options, if this process is one of a crew.
     @ivar ending: the end was ordered.
     """
 
@@ -77,8 +83,12 @@ class Node(Service):
         reactor: Any,
         random: Callable[[], float],
         wall: Callable[[], float],
+        crew: Crew | None = None,
+        inherited: Mapping[str, Inherited] | None = None,
     ) -> None:
         self.setName("dynbalance")
+        self._crew = crew
+        self._inherited = inherited
         self._config = config
         self._reactor = reactor
         self._random = random
@@ -87,6 +97,7 @@ class Node(Service):
         self._admin_ports: list[IListeningPort] = []
         self._entrances: list[Entrance] = []
         self._begun: Deferred[None] | None = None
+        self._serving: Deferred[None] = Deferred()
         self._demo: DemoServers | None = None
         self.ending = False
 
@@ -185,6 +196,7 @@ class Node(Service):
 
     def _bind(self) -> None:
         problems: list[str] = []
+        opened: list[Opened] = []
 
         def listen(path: str, text: str, factory: Any, reactor: Any) -> list[IListeningPort]:
             bound: list[IListeningPort] = []
@@ -203,19 +215,28 @@ class Node(Service):
             with noted(problems):
                 entrance = Entrance.to(listener, table, path, self.hub, self.deadlines)
                 self._entrances.append(entrance)
-                self._ports += listen(
-                    f"{path}.listen", table.listen, entrance.factory, self.hub
-                )
-        # The admin API keeps answering while the balancer ends.
-        pages = Pages(self.balancer, self.membership, lambda: self._entrances)
-        site = AdminSite(self.operations, pages, self._reactor)
-        self._admin_ports += listen(
-            "admin.listen", self._config.admin.listen, site, self._reactor
+                if self._inherited is None:
+                    bound = listen(f"{path}.listen", table.listen, entrance.factory, self.hub)
+                else:
+                    bound = [self._inherited[path].adopted(self.hub, entrance.factory)]
+                self._ports += bound
+                opened += [Opened(path, table.listen, port) for port in bound]
+        self.pages = Pages(
+            self.balancer, self.membership, lambda: self._entrances, crew=self._crew
         )
+        if self._inherited is None:
+            # The admin API keeps answering while the balancer ends.
+            site = AdminSite(self.operations, self.pages, self._reactor)
+            self._admin_ports += listen(
+                "admin.listen", self._config.admin.listen, site, self._reactor
+            )
         if self._config.demo and not problems and not isinstance(
             self._admin_ports[0].getHost(), IPv4Address
         ):
             problems.append("--demo: its servers look for admin.listen on an IPv4 address")
+        if self._crew is not None and not problems:
+            with noted(problems):
+                self._crew.open(opened)
         if problems:
             for port in self._ports + self._admin_ports:
                 port.stopListening()
@@ -231,6 +252,10 @@ class Node(Service):
         super().startService()
         self._reactor.callWhenRunning(self._begin)
 
+    def when_begun(self) -> Deferred[None]:
+        """Fires when it serves; to be called once."""
+        return self._serving
+
     def _begin(self) -> None:
         self._begun = Deferred.fromCoroutine(self._open())
         self._begun.addErrback(self._cannot_begin)
@@ -238,12 +263,26 @@ class Node(Service):
     async def _open(self) -> None:
         await self.store.open()
         await self.membership.start()
-        self._cleanup.start()
-        self._drains.start()
-        for checks in self._checks:
-            checks.start()
-        for port in self._ports:
-            port.startReading()  # type: ignore[attr-defined]
+        if self._inherited is None:
+            self._cleanup.start()
+            self._drains.start()
+        if self._crew is None:
+            for checks in self._checks:
+                checks.start()
+            for port in self._ports:
+                port.startReading()  # type: ignore[attr-defined]
+        else:
+            url = url_beside(self._config.store, self.store)
+            await self._crew.begin(self._config, self.membership.node, url)
+        self._say()
+        if self._demo is not None:
+            self._demo.start()
+        self._serving.callback(None)
+
+    def _say(self) -> None:
+        if self._inherited is not None:
+            self._log.info("this worker is node {node}", node=self.membership.node)
+            return
         self._log.info(
             "dynbalance {version} serves as {node}: http {http}, stream {stream}, admin {admin}",
             version=__version__,
@@ -252,8 +291,6 @@ class Node(Service):
             stream=[table.listen for table in self._config.stream],
             admin=self._config.admin.listen,
         )
-        if self._demo is not None:
-            self._demo.start()
 
     def _cannot_begin(self, failure: Any) -> None:
         if self.ending and failure.check(CancelledError):
@@ -270,6 +307,8 @@ class Node(Service):
 
     def cut_short(self) -> None:
         """Wait no longer for what is in flight."""
+        if self._crew is not None:
+            self._crew.cut()
         for entrance in self._entrances:
             entrance.abort_all()
         for http in self.http:
@@ -288,6 +327,9 @@ class Node(Service):
         if self._demo is not None:
             await self._demo.stop()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        if self._crew is not None:
+            self._crew.close_sockets()
+            await self._crew.end(self._config.shutdown_timeout)
         for http in self.http:
             http.drain()
         listeners: list[HttpListener | StreamListener] = [*self.http, *self.stream]
@@ -304,7 +346,7 @@ class Node(Service):
         await self.membership.stop()
         await DeferredList([maybeDeferred(port.stopListening) for port in self._admin_ports])
         await self.store.close()
-        self._log.info("dynbalance has ended")
+        self._log.info("{what} has ended", what="dynbalance" if self._inherited is None else "it")
 
 
 def _all_idle(listeners: Iterable[HttpListener | StreamListener]) -> Deferred[Any]:

@@ -8,19 +8,29 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 from twisted.application.service import IService
+from twisted.internet.protocol import Factory
+from twisted.logger import globalLogBeginner
 
 from dynbalance.errors import ConfigError
 from dynbalance.log import Logger, set_level
 from dynbalance.options import Options, load, refusal
 from dynbalance.service import Node
+from dynbalance.store.leash import tie
+from dynbalance.workers.child import Worker
+from dynbalance.workers.crew import Crew
+from dynbalance.workers.lines import LineWriter
+from dynbalance.workers.process import WIRE
+from dynbalance.workers.wire import Wire
 
-__all__ = ["Options", "makeService"]
+__all__ = ["Options", "makeService", "work"]
 
 _log = Logger()
 
@@ -43,9 +53,35 @@ def makeService(options: Options) -> IService:
     # Twisted's reactor goes by the wall clock: a step of that would end every
     # wait at once, or hold back every timer.
     reactor.seconds = time.monotonic
-    node = Node(config, reactor, random.random, time.time)
+    workers = config.workers or len(os.sched_getaffinity(0))
+    crew = Crew(workers, reactor) if workers > 1 else None
+    node = Node(config, reactor, random.random, time.time, crew)
     reactor.callWhenRunning(_end_in_order, reactor, node)
     return node
+
+
+def work(parent: int) -> None:
+    """
+    Be one worker until the parent says otherwise.
+
+    @param parent: its process id.
+    """
+    if sys.platform == "linux":
+        tie(parent)
+    # The terminal, and whoever signals all processes at once, mean the parent.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    globalLogBeginner.beginLoggingTo([LineWriter(sys.stderr)], redirectStandardIO=False)
+
+    from twisted.internet import reactor as global_reactor
+
+    reactor: Any = global_reactor
+    reactor.seconds = time.monotonic
+    worker = Worker(reactor, random.random, time.time)
+    factory = Factory.forProtocol(lambda: Wire(worker, reactor))
+    reactor.adoptStreamConnection(WIRE, socket.AF_UNIX, factory)
+    os.close(WIRE)
+    reactor.run(installSignalHandlers=False)
 
 
 def _end_in_order(reactor: Any, node: Node) -> None:

@@ -414,7 +414,6 @@ class SupportTests(TestCase):
     def test_refused(self) -> None:
         """A value that does not work yet is refused, its default is not."""
         cases = {
-            "workers = 2": "workers",
             '[store]\nurl = "redis+sentinel://a/m/0"': "store.url",
             '[upstreams.a]\ncounting = "strict"': "upstreams.a.counting",
             "[admin]\nrate_limit = { rate = 1 }": "admin.rate_limit",

@@ -131,7 +131,7 @@ class LoadTests(TestCase):
                 file=b"node = 5",
             ),
         )
-        self.assertEqual(["workers: not supported yet"], refused("--workers", "0"))
+        self.assertEqual(["workers: 1025 is not in 0-1024"], refused("--workers", "1025"))
         (problem,) = refused("--admin", "tcp:8081")
         self.assertIn("admin.listen: 'tcp:8081' is reachable", problem)
 

@@ -8,7 +8,7 @@ read here when somebody asks, and nothing is kept twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -225,6 +225,26 @@ class BalancerCollector(Collector):
         yield from (connections, shared, slow, picks, failures, requests, carried)
 
 
+class Crew(Protocol):
+    """
+    Other processes that serve in the stead of this one.
+
+    @ivar serving: how many do so now.
+    """
+
+    @property
+    def serving(self) -> int: ...
+
+    def traffic(
+        self, is_known: Callable[[Mapping[str, str]], bool]
+    ) -> Awaitable[Iterable[Metric]]:
+        """
+        What they all count.
+
+        @param is_known: whether what has such labels still is.
+        """
+
+
 class Metrics:
     """The text that Prometheus reads, from a registry of our own."""
 
@@ -233,15 +253,44 @@ class Metrics:
         balancer: Balancer,
         membership: Membership,
         doors: Callable[[], Iterable[Door]] = no_doors,
+        crew: Crew | None = None,
     ) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(BalancerCollector(balancer, membership, doors))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        """@param crew: who serves, if it is not this process."""
+        self._balancer = balancer
+        self._crew = crew
+        self._traffic = BalancerCollector(balancer, membership, doors)
+        self._process = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
+        GCCollector(registry=self._process)
 
-    def page(self) -> Page:
+    def traffic(self) -> Iterable[Metric]:
+        """What this process counts of its traffic."""
+        return self._traffic.collect()
+
+    async def page(self) -> Page:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self._process)
+        if self._crew is None:
+            registry.register(self._traffic)
+        else:
+            registry.register(_Gathered(await self._crew.traffic(self._is_known)))
         return Page(
-            content_type=CONTENT_TYPE_LATEST.encode("ascii"),
-            body=generate_latest(self._registry),
+            content_type=CONTENT_TYPE_LATEST.encode("ascii"), body=generate_latest(registry)
         )
+
+    def _is_known(self, labels: Mapping[str, str]) -> bool:
+        if "server" not in labels:
+            return True
+        upstream = self._balancer.upstreams.get(labels["upstream"])
+        return upstream is not None and upstream.server(labels["server"]) is not None
+
+
+class _Gathered(Collector):
+    """Metrics that are there already."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics

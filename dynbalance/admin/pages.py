@@ -14,9 +14,11 @@ import re
 from collections.abc import Callable, Iterable
 from importlib import resources
 
+from prometheus_client.metrics_core import Metric
+
 from dynbalance.admin.answers import Answer, Json, Page
 from dynbalance.admin.api import Endpoint
-from dynbalance.admin.metrics import Door, Metrics, no_doors
+from dynbalance.admin.metrics import Crew, Door, Metrics, no_doors
 from dynbalance.admin.scene import Ask
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.store.membership import Membership
@@ -32,10 +34,15 @@ class Pages:
         balancer: Balancer,
         membership: Membership,
         doors: Callable[[], Iterable[Door]] = no_doors,
+        crew: Crew | None = None,
     ) -> None:
-        """@param doors: the listeners there are now."""
+        """
+        @param doors: the listeners there are now.
+        @param crew: who serves, if it is not this process.
+        """
         self._balancer = balancer
-        self._metrics = Metrics(balancer, membership, doors)
+        self._crew = crew
+        self._metrics = Metrics(balancer, membership, doors, crew)
         self._dashboard = _dashboard(balancer)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -47,11 +54,15 @@ class Pages:
             Endpoint(b"/readyz", get, None, self.readyz),
         )
 
+    def traffic(self) -> Iterable[Metric]:
+        """What this process counts of its traffic."""
+        return self._metrics.traffic()
+
     async def dashboard(self, ask: Ask) -> Page:
         return self._dashboard
 
     async def metrics(self, ask: Ask) -> Page:
-        return self._metrics.page()
+        return await self._metrics.page()
 
     async def healthz(self, ask: Ask) -> Answer:
         """Alive: who can answer is."""
@@ -66,6 +77,8 @@ class Pages:
             if not usable[upstream.name]
         }
         data: Json = {"usable_servers": usable, "why": why}
+        if self._crew is not None and not self._crew.serving:
+            return Answer("No worker serves", data, status=503)
         if any(usable.values()):
             return Answer("Ready", data)
         return Answer("No upstream has a usable server", data, status=503)

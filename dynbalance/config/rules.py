@@ -44,6 +44,7 @@ def broken_rules(document: dict[str, object]) -> Iterator[Problem]:
     yield from _shared_places(document)
     yield from _keys_of_streams(document)
     yield from _open_doors(document)
+    yield from _memory_of_one(document)
 
 
 def _table(value: object) -> dict[str, object]:
@@ -135,3 +136,10 @@ def _open_doors(document: dict[str, object]) -> Iterator[Problem]:
         option = path if path[0] == "admin" else (*table, "mount_admin")
         remedies = f"admin.users, admin.tokens, admin.jwt or {shown((*table, 'tls', 'client_ca'))}"
         yield option, f"{endpoint.text!r} is reachable from other machines; set {remedies}"
+
+
+def _memory_of_one(document: dict[str, object]) -> Iterator[Problem]:
+    """Several processes would each have a store of their own."""
+    url = _table(document.get("store")).get("url")
+    if url == "memory:" and document.get("workers", 1) != 1:
+        yield ("workers",), "memory: is the store of one process; several need another store.url"

@@ -2,14 +2,15 @@
 Where the store is: the URL of C{[store] url}, parsed once.
 
 Knows the syntax; refuses to know how a store is reached.  No text that it
-makes holds a password.
+makes holds a password, but the one that is asked for it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from attrs import field, frozen
 
@@ -54,15 +55,22 @@ class StoreUrl:
 
     def __str__(self) -> str:
         """The URL, with C{***} for a password."""
+        return self._written(lambda text: text, "***")
+
+    def reveal(self) -> str:
+        """The URL with its password, as L{parse} takes it."""
+        return self._written(lambda text: quote(text, safe="/"), quote(self.password, safe=""))
+
+    def _written(self, write: Callable[[str], str], secret: str) -> str:
         if self.kind in (StoreKind.EMBEDDED, StoreKind.MEMORY):
             return f"{self.kind.value}:"
-        secret = ":***" if self.password else ""
-        login = f"{self.user}{secret}@" if self.user or self.password else ""
+        secret = f":{secret}" if self.password else ""
+        login = f"{write(self.user)}{secret}@" if self.user or self.password else ""
         if self.kind is StoreKind.UNIX:
-            return f"unix://{login}{self.path}?db={self.db}"
+            return f"unix://{login}{write(self.path)}?db={self.db}"
         peers = self.sentinels or ((self.host, self.port),)
         hosts = ",".join(f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in peers)
-        name = f"{self.master}/" if self.master else ""
+        name = f"{write(self.master)}/" if self.master else ""
         return f"{self.kind.value}://{login}{hosts}/{name}{self.db}"
 
     @classmethod

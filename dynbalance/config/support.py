@@ -20,7 +20,6 @@ def _no_sentinel(value: object) -> bool:
 
 
 SUPPORTED: Mapping[str, Callable[[object], bool]] = {
-    "workers": _only(1),
     "store.url": _no_sentinel,
     "upstreams.*.counting": _only("fast"),
     "admin.tls": _only({}),

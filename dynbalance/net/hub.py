@@ -15,7 +15,7 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import main, tcp, unix
+from twisted.internet import main, unix
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorFDSet,
@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dynbalance.log import Logger
-from dynbalance.net.port import HubPort, HubUNIXPort
+from dynbalance.net.port import AdoptedUNIXPort, HubPort, HubUNIXPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -340,11 +340,13 @@ class Hub:
         unix.Port.startListening(listening)
         return listening
 
-    def adoptStreamPort(self, fd: int, family: int, factory: IProtocolFactory) -> tcp.Port:
+    def adoptStreamPort(
+        self, fd: int, family: int, factory: IProtocolFactory
+    ) -> HubPort | AdoptedUNIXPort:
         """Listen on a socket that somebody else opened, such as systemd."""
-        listening: tcp.Port
+        listening: HubPort | AdoptedUNIXPort
         if family == socket.AF_UNIX:
-            listening = HubUNIXPort._fromListeningDescriptor(self, fd, factory)
+            listening = AdoptedUNIXPort._fromListeningDescriptor(self, fd, factory)
         else:
             listening = HubPort._fromListeningDescriptor(self, fd, family, factory)
         listening.startListening()

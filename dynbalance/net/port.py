@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from dynbalance.net.hub import Hub
 
-_ACCEPTS = 64
+ACCEPTS = 64
+"""Connections that are accepted in one turn."""
+
 BACKLOG = 4096
 """Connections the kernel may keep for us at least; it cuts this to its own limit."""
 
@@ -36,16 +38,20 @@ class _TightAccept(tcp.Port):
     """
     A factory may have C{accept_socket(skt, peer, port)}: it is then given the
     bare non-blocking socket, and no transport is made.
+
+    @ivar accepts: connections that are accepted in one turn; fewer where other
+        processes accept from the same socket.
     """
 
     _log = Logger()
     reactor: Hub
     factory: Any
+    accepts = ACCEPTS
     _resume: IDelayedCall | None = None
 
     def doRead(self) -> None:
         accept_socket = getattr(self.factory, "accept_socket", None)
-        for _ in range(_ACCEPTS):
+        for _ in range(self.accepts):
             try:
                 skt, peer = self.socket.accept()
             except BlockingIOError:
@@ -143,3 +149,19 @@ class HubUNIXPort(_TightAccept, unix.Port):
 
     def _peer_address(self, peer: Any) -> Any:
         return UNIXAddress(peer)
+
+
+class AdoptedUNIXPort(HubUNIXPort):
+    """A unix socket that somebody else opened: its mode and its path stay as they are."""
+
+    _preexistingSocket: socket.socket
+
+    def startListening(self) -> None:
+        self.factory.doStart()
+        self.connected = True
+        self.socket = self._preexistingSocket
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        tcp.Port.connectionLost(self, reason)

@@ -1,8 +1,7 @@
 """
 A program that is kept running.
 
-Knows processes, their log file and how long to wait before the next start;
-refuses to know what the program is for.
+Knows processes and their log file; refuses to know what the program is for.
 """
 
 from __future__ import annotations
@@ -18,13 +17,8 @@ from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from dynbalance.backoff import BackOff
 from dynbalance.log import Logger
-
-FIRST_DELAY, LAST_DELAY = 0.1, 5.0
-"""Seconds before it is started again: doubled each time, up to the last."""
-
-STEADY = 10.0
-"""Seconds after which a program is taken to run well."""
 
 PATIENCE = 5.0
 """Seconds that it may take to end when it is asked to."""
@@ -50,7 +44,7 @@ class Child(ProcessProtocol):
         self._name = name
         self._command = command
         self._log_path = log
-        self._failures = 0
+        self._back_off = BackOff()
         self._started = 0.0
         self._process: IProcessTransport | None = None
         self._next: IDelayedCall | None = None
@@ -109,10 +103,7 @@ class Child(ProcessProtocol):
             self._again(reason.getErrorMessage())
 
     def _again(self, reason: str) -> None:
-        if self._reactor.seconds() - self._started >= STEADY:
-            self._failures = 0
-        delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(self._failures, 10))
-        self._failures += 1
+        delay = self._back_off.delay(self._reactor.seconds() - self._started)
         self._log.error(
             "{name} does not run: {reason}; started again in {delay} s; its log is {log}",
             name=self._name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dynbalance.config import StoreConfig, StoreKind
+from dynbalance.config import StoreConfig, StoreKind, StoreUrl
 from dynbalance.store.contract import Store
 from dynbalance.store.embedded import EmbeddedStore
 from dynbalance.store.endpoints import tcp_endpoint, tls_endpoint, unix_endpoint
@@ -52,3 +52,14 @@ def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
         password=url.password,
         db=url.db,
     )
+
+
+def url_beside(settings: StoreConfig, store: Store) -> StoreUrl:
+    """
+    How another process of this machine reaches the same store.
+
+    @param store: the one that L{store_of} made of C{settings}, opened.
+    """
+    if isinstance(store, EmbeddedStore):
+        return StoreUrl(kind=StoreKind.UNIX, path=store.socket)
+    return settings.url

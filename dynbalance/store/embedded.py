@@ -158,6 +158,11 @@ class EmbeddedStore(Calls):
     def available(self) -> bool:
         return self._redis.available
 
+    @property
+    def socket(self) -> str:
+        """The path of the server's socket, once the directory is taken."""
+        return self._place.socket
+
     def claim(self) -> None:
         """
         Find the program and take the directory, before anything is started;

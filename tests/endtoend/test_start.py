@@ -94,7 +94,7 @@ class RefusedTests(CommandCase):
             ],
             sorted(
                 re.sub(r"^dynbalance: ([^:]*): .+$", r"\1", line)
-                for line in self.refuse(text, "--workers", "3", "--stream", "tcp:0x")
+                for line in self.refuse(text, "--workers", "1025", "--stream", "tcp:0x")
             ),
         )
 

@@ -1,0 +1,67 @@
+"""
+A worker, in its own process: a node that does what its parent says.
+
+It has no other master: the signals that end a daemon are the parent's to
+hear, and a worker whose parent is gone is gone too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from dynbalance.log import Logger, set_level
+from dynbalance.service import Node
+from dynbalance.workers.orders import Orders
+from dynbalance.workers.sums import families_of, to_json
+
+
+class Worker:
+    """What the parent hears at the other end of the wire."""
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, random: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        """
+        @param random: a number in [0, 1).
+        @param wall: seconds since the epoch.
+        """
+        self._reactor = reactor
+        self._random = random
+        self._wall = wall
+        self._node: Node | None = None
+
+    def heard(self, what: str, data: Any) -> Any:
+        if what == "begin":
+            return Deferred.fromCoroutine(self._begin(Orders.from_json(data)))
+        if what == "metrics":
+            return [] if self._node is None else to_json(families_of(self._node.pages.traffic()))
+        if what == "end":
+            self._reactor.stop()
+        elif what == "cut" and self._node is not None:
+            self._node.cut_short()
+        return None
+
+    def wire_lost(self) -> None:
+        """The parent is gone, and nobody would end what goes on without it."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def _begin(self, orders: Orders) -> None:
+        set_level(orders.config.log_level)
+        node = Node(
+            orders.config, self._reactor, self._random, self._wall, inherited=orders.sockets
+        )
+        node.privilegedStartService()
+        for each in orders.sockets.values():
+            # The ports have copies of their own.
+            os.close(each.fd)
+        node.startService()
+        self._node = node
+        self._reactor.addSystemEventTrigger("before", "shutdown", node.stopService)
+        await node.when_begun()

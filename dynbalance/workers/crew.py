@@ -1,0 +1,166 @@
+"""
+All workers of a daemon.
+
+Knows what is done with them together: begin, watch, ask, end.  Refuses to know
+what each of them serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+
+from dynbalance.config import Config, StoreUrl
+from dynbalance.errors import ConfigError
+from dynbalance.log import Logger
+from dynbalance.workers.orders import Orders, config_of
+from dynbalance.workers.process import Owner, Process, handed_over
+from dynbalance.workers.sockets import Opened, Sockets
+from dynbalance.workers.sums import Sums, from_json
+from dynbalance.workers.wire import NoAnswer
+from dynbalance.workers.worker import State, Worker
+
+LOOK = 1.0
+"""Seconds between two looks after the workers."""
+
+FIRST = 20.0
+"""Seconds that a start waits for all workers at most."""
+
+SCRAPE = 3.0
+"""Seconds that a worker may take to tell its metrics."""
+
+
+class Crew:
+    """
+    @ivar workers: in the order of their numbers.
+    """
+
+    _log = Logger()
+
+    def __init__(self, size: int, reactor: Any) -> None:
+        """@param size: how many workers."""
+        self.size = size
+        self.workers: list[Worker] = []
+        self._reactor = reactor
+        self._sums = Sums()
+        self._sockets: Sockets | None = None
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+
+    def __repr__(self) -> str:
+        return f"<Crew {self.workers}>"
+
+    @property
+    def serving(self) -> int:
+        """How many workers serve now."""
+        return sum(worker.state is State.SERVING for worker in self.workers)
+
+    def open(self, opened: Iterable[Opened]) -> None:
+        """
+        Make the sockets that the workers accept from.
+
+        @raise ConfigError: that cannot be.
+        """
+        try:
+            self._sockets = Sockets(opened, self.size)
+        except OSError as failed:
+            raise ConfigError([f"workers: {failed.strerror}"]) from None
+
+    def begin(self, config: Config, node: str, store: StoreUrl) -> Deferred[None]:
+        """
+        Start them.
+
+        @param config: the daemon's.
+        @param node: the daemon's name in the store.
+        @param store: as a worker reaches it.
+        @return: fires when all serve, or after L{FIRST} seconds; never fails.
+        """
+        self.workers = [self._worker(number, config, node, store) for number in self._numbers()]
+        for worker in self.workers:
+            worker.start()
+        self._looking.start(LOOK, now=False)
+        begun: Deferred[Any] = gatherResults([each.when_serving() for each in self.workers])
+        return begun.addTimeout(FIRST, self._reactor).addBoth(lambda _: None)
+
+    def _numbers(self) -> range:
+        return range(1, self.size + 1)
+
+    def _worker(self, number: int, config: Config, node: str, store: StoreUrl) -> Worker:
+        assert self._sockets is not None
+        sockets = self._sockets.of(number - 1)
+        theirs = config_of(config, node, number, self.size, store)
+        orders = Orders(theirs, handed_over(sockets)).to_json()
+
+        def start(owner: Owner) -> Process:
+            return Process(
+                self._reactor, owner, f"w{number}", [each.fd for each in sockets.values()]
+            )
+
+        return Worker(number, start, lambda: orders, self._ended, self._reactor)
+
+    def close_sockets(self) -> None:
+        """Nobody else is let in."""
+        if self._sockets is not None:
+            self._sockets.close()
+
+    def end(self, patience: float) -> Deferred[None]:
+        """
+        @param patience: seconds for what is in flight.
+        @return: fires when no worker is left.
+        """
+        if self._looking.running:
+            self._looking.stop()
+        ended: Deferred[Any] = gatherResults([each.end(patience) for each in self.workers])
+        return ended.addCallback(lambda _: None)
+
+    def cut(self) -> None:
+        """Wait no longer for what is in flight."""
+        for worker in self.workers:
+            worker.cut()
+
+    async def traffic(self, is_known: Callable[[Mapping[str, str]], bool]) -> list[Metric]:
+        """
+        The metrics of all workers as those of one process, and how they are.
+
+        @param is_known: whether what has such labels still is.
+        """
+        fresh: set[int] = set()
+
+        def hear(data: list[Any], worker: Worker) -> None:
+            self._sums.heard(worker.number, from_json(data))
+            fresh.add(worker.number)
+
+        def miss(failure: Any, worker: Worker) -> None:
+            failure.trap(NoAnswer)
+            self._log.debug("Worker {number} has no metrics now", number=worker.number)
+
+        asked = []
+        for worker in self.workers:
+            told = worker.ask("metrics", SCRAPE)
+            asked.append(told.addCallbacks(hear, miss, (worker,), {}, (worker,), {}))
+        await gatherResults(asked)
+        self._sums.forget(is_known)
+        return [*self._sums.metrics(fresh), *self._well_being()]
+
+    def _well_being(self) -> list[Metric]:
+        up = GaugeMetricFamily(
+            "dynbalance_worker_up", "Whether a worker serves (1) or not (0).", labels=("worker",)
+        )
+        starts = CounterMetricFamily(
+            "dynbalance_worker_starts", "Processes started for a worker.", labels=("worker",)
+        )
+        for worker in self.workers:
+            up.add_metric((str(worker.number),), worker.state is State.SERVING)
+            starts.add_metric((str(worker.number),), worker.starts)
+        return [up, starts]
+
+    def _ended(self, worker: Worker) -> None:
+        self._sums.gone(worker.number)
+
+    def _look(self) -> None:
+        for worker in self.workers:
+            worker.look()

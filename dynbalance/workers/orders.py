@@ -1,0 +1,76 @@
+"""
+What a worker is told to be.
+
+The configuration travels as the parent read it: a file that has changed
+meanwhile is none of a worker's business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attrs import evolve, frozen
+
+from dynbalance.config import Config, HttpConfig, StoreUrl, StreamConfig
+from dynbalance.configfile import build, document_of
+from dynbalance.workers.sockets import Inherited
+
+_Table = TypeVar("_Table", HttpConfig, StreamConfig)
+
+
+@frozen(slots=True)
+class Orders:
+    """
+    @ivar config: of this worker alone.
+    @ivar sockets: its listeners' sockets by the paths of their options.
+    """
+
+    config: Config
+    sockets: Mapping[str, Inherited]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "config": document_of(self.config),
+            "state_dir": self.config.state_dir,
+            "sockets": {
+                path: [each.fd, each.family, each.shared] for path, each in self.sockets.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Orders:
+        """@raise ConfigError: the configuration is another version's."""
+        return cls(
+            evolve(build(data["config"]), state_dir=data["state_dir"]),
+            {path: Inherited(*each) for path, each in data["sockets"].items()},
+        )
+
+
+def config_of(config: Config, node: str, number: int, workers: int, store: StoreUrl) -> Config:
+    """
+    One worker's part of the configuration.
+
+    @param node: the parent's name in the store.
+    @param number: the worker's, from 1.
+    @param store: as a worker reaches it.
+    """
+    return evolve(
+        config,
+        workers=1,
+        node=f"{node}-w{number}",
+        demo=False,
+        state_dir=os.path.join(config.state_dir, "workers", str(number)),
+        store=evolve(config.store, url=store),
+        http=tuple(_part(table, number, workers) for table in config.http),
+        stream=tuple(_part(table, number, workers) for table in config.stream),
+    )
+
+
+def _part(table: _Table, number: int, workers: int) -> _Table:
+    """A listener's limit holds over all workers; each has one connection at least."""
+    if not table.max_connections:
+        return table
+    even, more = divmod(table.max_connections, workers)
+    return evolve(table, max_connections=max(1, even + (number <= more)))

@@ -1,0 +1,223 @@
+"""
+One place among the workers: a process and, when that ends, the next one.
+
+Knows when a process is started, given up and started again; refuses to know
+how (L{dynbalance.workers.process}) and what the others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from dynbalance.backoff import BackOff
+from dynbalance.log import Logger
+from dynbalance.workers.process import Owner, Process
+from dynbalance.workers.wire import NoAnswer
+
+START = 30.0
+"""Seconds that a process may take until it serves."""
+
+SILENCE = 10
+"""Looks in a row at which a process may owe an answer."""
+
+FAREWELL = 5.0
+"""Seconds that a process may take beyond C{shutdown_timeout} to end."""
+
+
+class State(Enum):
+    """Where a worker is."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    SERVING = "serving"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+class Worker:
+    """
+    @ivar number: from 1.
+    @ivar state: see L{State}.
+    @ivar starts: how often a process was started.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        number: int,
+        start: Callable[[Owner], Process],
+        orders: Callable[[], Any],
+        on_end: Callable[[Worker], None],
+        clock: IReactorTime,
+    ) -> None:
+        """
+        @param start: starts a process.
+        @param orders: what it is told, as JSON has it.
+        @param on_end: told when a process has ended.
+        """
+        self.number = number
+        self.state = State.WAITING
+        self.starts = 0
+        self._start = start
+        self._orders = orders
+        self._on_end = on_end
+        self._clock = clock
+        self._back_off = BackOff()
+        self._process: Process | None = None
+        self._started = 0.0
+        self._next: IDelayedCall | None = None
+        self._owed = 0
+        self._ended: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.number} {self.state.value} pid={self.pid}>"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; C{None} between two processes."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start a process."""
+        self._next = None
+        self._started = self._clock.seconds()
+        self.starts += 1
+        try:
+            self._process = self._start(self)
+        except OSError as error:
+            self._again(str(error))
+            return
+        self.state = State.STARTING
+        self._owed = 0
+        process = self._process
+        begun = process.wire.ask("begin", self._orders(), START)
+        begun.addCallbacks(lambda _: self._serves(process), lambda why: self._give_up(process, why))
+
+    def when_serving(self) -> Deferred[None]:
+        """Fires when it serves, or has ended for good."""
+        waiting: Deferred[None] = Deferred()
+        if self.state in (State.SERVING, State.ENDED):
+            waiting.callback(None)
+        else:
+            self._waiting.append(waiting)
+        return waiting
+
+    def look(self) -> None:
+        """
+        Ask whether it is still there; end it when it has not said so for long.
+        To be called every second or so: looks are counted, not seconds, so
+        that a pause of this process is nobody's fault.
+        """
+        if self.state is not State.SERVING or self._process is None:
+            return
+        if self._owed >= SILENCE:
+            self._log.error(
+                "Worker {number} (process {pid}) does not answer and is killed",
+                number=self.number,
+                pid=self.pid,
+            )
+            self._process.kill()
+            return
+        self._owed += 1
+        if self._owed == 1:
+            self.ask("ping", SILENCE * 10.0).addCallbacks(self._answered, lambda _: None)
+
+    def ask(self, what: str, patience: float) -> Deferred[Any]:
+        """@return: the answer; fails with L{NoAnswer}."""
+        if self._process is None:
+            answer: Deferred[Any] = Deferred()
+            answer.errback(NoAnswer("it does not run"))
+            return answer
+        return self._process.wire.ask(what, None, patience)
+
+    def end(self, patience: float) -> Deferred[None]:
+        """
+        Have it finish what it does and end, for good.
+
+        @param patience: seconds for what is in flight.
+        @return: fires when there is no process.
+        """
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._process is None:
+            self._over()
+            return succeed(None)
+        self.state = State.ENDING
+        self._ended = Deferred()
+        self._process.wire.tell("end")
+        kill = self._clock.callLater(patience + FAREWELL, self._process.kill)
+        return self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
+
+    def cut(self) -> None:
+        """Wait no longer for what is in flight."""
+        if self._process is not None:
+            self._process.wire.tell("cut")
+
+    # What the process says and does.
+
+    def heard(self, what: str, data: Any) -> Any:
+        raise NoAnswer(f"{what} is nothing that a worker may say")
+
+    def wire_lost(self) -> None:
+        """A process that has closed its wire can only end."""
+        if self._process is not None:
+            self._process.kill()
+
+    def process_ended(self, why: str) -> None:
+        self._process = None
+        self._on_end(self)
+        if self._ended is not None:
+            self._over()
+            # Later, because whoever waits may want to end the reactor.
+            self._clock.callLater(0, self._ended.callback, None)
+        else:
+            self._again(why)
+
+    def _serves(self, process: Process) -> None:
+        if self._process is process and self.state is State.STARTING:
+            self.state = State.SERVING
+            self._log.info(
+                "Worker {number} serves (process {pid})", number=self.number, pid=self.pid
+            )
+            self._tell()
+
+    def _give_up(self, process: Process, why: Any) -> None:
+        if self._process is process:
+            self._log.error(
+                "Worker {number} (process {pid}) cannot begin: {why}",
+                number=self.number,
+                pid=self.pid,
+                why=why.getErrorMessage(),
+            )
+            process.kill()
+
+    def _answered(self, _: Any) -> None:
+        self._owed = 0
+
+    def _again(self, why: str) -> None:
+        self.state = State.WAITING
+        delay = self._back_off.delay(self._clock.seconds() - self._started)
+        self._log.error(
+            "Worker {number} does not run: {why} Started again in {delay} s",
+            number=self.number,
+            why=why,
+            delay=delay,
+        )
+        self._next = self._clock.callLater(delay, self.start)
+
+    def _over(self) -> None:
+        self.state = State.ENDED
+        self._tell()
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)

@@ -1,0 +1,232 @@
+"""
+Several worker processes behind one set of ports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, accepts, ask, wait_until
+from tests.endtoend.servers import Backend, Redis
+from tests.endtoend.test_ending import Asking
+
+MANY = 20
+"""Connections that are never all with one of two workers: once in half a million times."""
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and not only what is left of one."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class WorkersCase(EndToEndCase):
+    """A daemon with two workers, and what a test asks about them."""
+
+    def begin(self, store: str = "", **more: object) -> None:
+        """Start the daemon with a backend."""
+        self.backend = Backend(self)
+        root = {"workers": 2, "shutdown_timeout": 20.0}
+        self.daemon = Daemon(self, store or self.redis.url, root=root, **more)  # type: ignore[arg-type]
+        self.daemon.add(self.backend.port)
+        wait_until(self.all_know, "all workers to know the server")
+
+    def all_know(self) -> bool:
+        up = [f'dynbalance_upstream_servers{{state="up",upstream="default",worker="{n}"}}'
+              for n in (1, 2)]
+        metrics = self.metrics()
+        return all(metrics.get(name) == 1 for name in up)
+
+    def metrics(self) -> dict[str, float]:
+        lines = ask(self.daemon.admin, "/metrics").body.decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
+    def picks(self) -> float:
+        name = "dynbalance_server_picks_total"
+        return self.metrics()[f'{name}{{server="{self.backend.address}",upstream="default"}}']
+
+    def pid(self, number: int) -> int:
+        """Of a worker's newest process."""
+        said = rf"Worker {number} serves \(process (\d+)\)"
+        return int(re.findall(said, self.daemon.process.log())[-1])
+
+    def hold(self, number: int) -> list[Asking]:
+        """Requests that are not answered yet."""
+        before = self.backend.told("/waiting")
+        asking = [Asking(self.daemon.http, "/held") for _ in range(number)]
+        for each in asking:
+            self.addCleanup(each.wait)
+        self.addCleanup(self.backend.told, "/release")
+        wait_until(lambda: self.backend.told("/waiting") == before + number, "held requests")
+        return asking
+
+    def held(self, number: int) -> int:
+        """Connections that a worker has published."""
+        counts = self.redis.pairs("HGETALL", f"upstream:node:dynbalance-w{number}:conns")
+        return sum(int(count) for count in counts.values())
+
+
+class WorkersTests(WorkersCase):
+    """Over a Redis, where each worker's counts can be read."""
+
+    def setUp(self) -> None:
+        self.redis = Redis(self)
+
+    def test_share(self) -> None:
+        """Both serve, each as a node; the API and the metrics tell of both together."""
+        self.begin()
+        asking = self.hold(MANY)
+        wait_until(lambda: self.held(1) + self.held(2) == MANY, "all to be published")
+        self.assertTrue(self.held(1))
+        self.assertTrue(self.held(2))
+        self.assertEqual(
+            ["dynbalance", "dynbalance-w1", "dynbalance-w2"],
+            sorted(self.redis("ZRANGE", "upstream:nodes", "0", "-1").split()),
+        )
+        wait_until(
+            lambda: self.daemon.counts() == {self.backend.address: MANY}, "the sum in the status"
+        )
+        self.backend.told("/release")
+        for each in asking:
+            each.wait()
+            assert each.reply, each.failed
+            self.assertEqual(200, each.reply.status)
+        self.assertEqual(MANY, self.picks())
+        answered = 'code="2xx",server="' + self.backend.address + '",upstream="default"'
+        self.assertEqual(MANY, self.metrics()[f"dynbalance_server_requests_total{{{answered}}}"])
+
+    def test_killed(self) -> None:
+        """One that is killed takes only its own connections with it, and comes back."""
+        self.begin()
+        asking = self.hold(MANY)
+        wait_until(lambda: self.held(1) + self.held(2) == MANY, "all to be published")
+        lost, first = self.held(1), self.pid(1)
+        counted = self.picks()
+        os.kill(first, signal.SIGKILL)
+        # Whoever connects meanwhile is served by the other one, or waits for the next one.
+        for _ in range(MANY):
+            self.assertEqual(200, ask(self.daemon.http).status)
+        wait_until(lambda: self.pid(1) != first, "another process")
+        left = {self.backend.address: MANY - lost}
+        wait_until(lambda: self.redis.counts() == left, "its counts to be given back", 5.0)
+        self.assertEqual(counted + MANY, self.picks())
+        self.backend.told("/release")
+        for each in asking:
+            each.wait()
+        self.assertEqual(lost, sum(each.failed is not None for each in asking))
+        self.assertEqual(2, self.metrics()['dynbalance_worker_starts_total{worker="1"}'])
+
+    def test_parent_killed(self) -> None:
+        """No worker outlives the parent."""
+        self.begin()
+        pids = self.pid(1), self.pid(2)
+        self.assertTrue(all(runs(pid) for pid in pids))
+        self.daemon.process.kill()
+        wait_until(lambda: not any(runs(pid) for pid in pids), "the workers to end", 5.0)
+        self.assertFalse(accepts(self.daemon.http))
+
+    def test_end(self) -> None:
+        """TERM: no new connections, what is in flight finishes, the status is 0."""
+        self.begin()
+        asking = self.hold(MANY)
+        stream = socket.create_connection((LOOPBACK, self.daemon.stream), 20)
+        self.addCleanup(stream.close)
+        stream.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
+        wait_until(lambda: self.redis.counts() == {self.backend.address: MANY + 1}, "the stream")
+        self.daemon.process.signal(signal.SIGTERM)
+        wait_until(lambda: not accepts(self.daemon.http), "the HTTP port to be closed")
+        wait_until(lambda: not accepts(self.daemon.stream), "the TCP port to be closed")
+        # The admin API tells until the end.
+        held = {self.backend.address: MANY + 1}
+        wait_until(lambda: self.daemon.counts() == held, "the status to tell it")
+        self.backend.told("/release")
+        for each in asking:
+            each.wait()
+            assert each.reply, each.failed
+            self.assertEqual("close", each.reply.headers["connection"])
+        stream.sendall(b"cd")
+        self.assertIn(b"\r\n\r\nabcd", stream.recv(4096))
+        stream.close()
+        self.assertEqual(0, self.daemon.process.wait())
+        self.assertEqual({self.backend.address: 0}, self.redis.counts())
+        self.assertEqual("", self.redis("ZRANGE", "upstream:nodes", "0", "-1"))
+
+    def test_second_signal(self) -> None:
+        """A second TERM cuts what is in flight in all workers."""
+        self.begin()
+        asking = self.hold(MANY)
+        self.daemon.process.signal(signal.SIGTERM)
+        wait_until(lambda: not accepts(self.daemon.http), "the HTTP port to be closed")
+        self.daemon.process.signal(signal.SIGTERM)
+        self.assertEqual(0, self.daemon.process.wait(10))
+        for each in asking:
+            each.wait()
+            self.assertIsNotNone(each.failed)
+
+    def test_terminal(self) -> None:
+        """What is sent to all processes at once, such as Ctrl-C, ends in order too."""
+        self.begin()
+        (asking,) = self.hold(1)
+        for pid in (self.pid(1), self.pid(2), self.daemon.process.pid):
+            os.kill(pid, signal.SIGINT)
+        wait_until(lambda: not accepts(self.daemon.http), "the HTTP port to be closed")
+        self.backend.told("/release")
+        asking.wait()
+        assert asking.reply, asking.failed
+        self.assertEqual(0, self.daemon.process.wait())
+
+    def test_mounted_admin(self) -> None:
+        """Whichever worker is asked answers from the shared store, and logs whole lines."""
+        log = os.path.join(self.directory("log"), "access.log")
+        self.begin(http={"mount_admin": True, "access_log": log})
+        for _ in range(MANY):
+            data = ask(self.daemon.http, "/upstream/status").json["data"]
+            self.assertEqual([self.backend.address], [server["addr"] for server in data])
+            self.assertEqual(200, ask(self.daemon.http, "/" + "x" * 9000).status)
+
+        def lines() -> list[str]:
+            with open(log) as text:
+                return text.readlines()
+
+        wait_until(lambda: len(lines()) == 2 * MANY, "a line for each")
+        uris = [json.loads(line)["uri"] for line in lines()]
+        self.assertEqual(MANY, sum(len(uri) == 9001 for uri in uris))
+
+
+class EmbeddedTests(WorkersCase):
+    """Over the embedded store."""
+
+    def test_embedded(self) -> None:
+        """The workers reach the parent's store, and it outlives them."""
+        self.begin("embedded:")
+        for _ in range(MANY):
+            self.assertEqual(200, ask(self.daemon.http).status)
+        self.assertEqual(MANY, self.picks())
+        self.assertEqual(0, self.daemon.process.stop())
+        log = self.daemon.process.log()
+        self.assertNotIn("Store lost", log)
+        self.assertNotIn("did not hear", log)
+
+    def test_unix_socket(self) -> None:
+        """A socket that there is only once is served by all of them."""
+        path = os.path.join(self.directory("socket"), "http.sock")
+        self.begin("embedded:", http={"listen": f"unix:{path}:mode=600"})
+        mode = os.stat(path).st_mode & 0o777
+        self.assertEqual(0o600, mode)
+        for _ in range(MANY):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(20)
+                client.connect(path)
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                self.assertIn(b" 200 ", client.recv(4096))
+        self.assertEqual(0, self.daemon.process.stop())
+        self.assertFalse(os.path.exists(path))
