@@ -143,7 +143,8 @@ class _Given:
         fields: dict[str, str] = {}
         if endpoint.parameters is not None:
             body = self.body if self.method == b"POST" else b""
-            fields = gather(self.query, body, self.header(b"content-type"))
+            structured = [each.name for each in endpoint.parameters if each.is_structured]
+            fields = gather(self.query, body, self.header(b"content-type"), structured)
         return Ask(
             arguments=p.Arguments(endpoint.parameters or (), fields),
             caller=Caller(address=self.client),

@@ -8,7 +8,7 @@ each once; what a text means is said in L{dynbalance.admin.parameters}.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from urllib.parse import parse_qsl
 
 from dynbalance.admin.answers import Refused
@@ -17,9 +17,16 @@ _MOST = 100
 """More fields than this are nobody's honest request."""
 
 
-def gather(query: bytes, body: bytes, content_type: bytes | None) -> dict[str, str]:
+def gather(
+    query: bytes,
+    body: bytes,
+    content_type: bytes | None,
+    structured: Collection[str] = (),
+) -> dict[str, str]:
     """
     @param content_type: what C{body} says it is; C{None} means a form.
+    @param structured: the names whose values may be JSON of any shape; their
+        text is that JSON.
     @return: name -> text.
     @raise Refused: for what cannot be read, and for a name that comes twice.
     """
@@ -27,7 +34,7 @@ def gather(query: bytes, body: bytes, content_type: bytes | None) -> dict[str, s
     if body:
         kind = (content_type or b"").partition(b";")[0].strip().lower()
         if kind == b"application/json":
-            pairs += _json(body)
+            pairs += _json(body, structured)
         elif kind in (b"", b"application/x-www-form-urlencoded"):
             pairs += _form(body, "request body")
         else:
@@ -59,7 +66,7 @@ def _form(raw: bytes, what: str) -> list[tuple[str, str]]:
         raise Refused(400, f"Failed to parse {what}") from None
 
 
-def _json(raw: bytes) -> list[tuple[str, str]]:
+def _json(raw: bytes, structured: Collection[str]) -> list[tuple[str, str]]:
     """
     Numbers keep the digits they were written with, so that 8080.0 and 1e3 are
     judged by the same rule as in a form; null is the same as left out.
@@ -78,7 +85,14 @@ def _json(raw: bytes) -> list[tuple[str, str]]:
         raise Refused(400, "Failed to parse request body: not a JSON object")
     if len(document) > _MOST:
         raise Refused(400, "Failed to parse request body")
-    return [(name, _text(name, value)) for name, value in document if value is not None]
+    shaped = {name for name, value in document if isinstance(value, list)} & set(structured)
+    # Numbers inside of a value of any shape are numbers.
+    plain = json.loads(raw) if shaped else {}
+    return [
+        (name, json.dumps(plain[name]) if name in shaped else _text(name, value))
+        for name, value in document
+        if value is not None
+    ]
 
 
 class _Members(list[tuple[str, object]]):

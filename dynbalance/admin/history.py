@@ -10,30 +10,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from dynbalance.admin import parameters as p
+from dynbalance.admin.amending import Amending
 from dynbalance.admin.answers import Answer, Json, Refused
 from dynbalance.admin.scene import Ask, Scene
 from dynbalance.admin.views import moment, server_fields
 from dynbalance.balancer.upstream import Upstream
-from dynbalance.errors import StaleRevision
-from dynbalance.log import Logger
-from dynbalance.store.changes import Change, Edit, Line
+from dynbalance.store.changes import Edit, Line
 from dynbalance.store.contract import ServerRecord, Snapshot
 from dynbalance.store.undo import reaches, undo
 
 _PART = 500
 """Lines read at once: the store does nothing else meanwhile."""
 
-_TRIES = 5
-"""How often a rollback is thought out anew because somebody else was faster."""
-
 
 class Histories:
     """The history of each upstream."""
 
-    _log = Logger()
-
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
+        self._amending = Amending(scene, "rollback")
 
     async def history(self, ask: Ask) -> Answer:
         upstream = self._scene.upstream(ask)
@@ -52,40 +47,18 @@ class Histories:
         """
         upstream = self._scene.upstream(ask)
         revision = ask.arguments[p.REVISION]
-        for tries_left in reversed(range(1 if ask.only_at is not None else _TRIES)):
-            snapshot = await self._scene.store.snapshot(upstream.name)
-            if ask.only_at not in (None, snapshot.revision):
-                raise StaleRevision(snapshot.revision)
-            edits = await self._plan(upstream, snapshot, revision)
-            data: dict[str, Json] = {"revision": snapshot.revision, **differences(snapshot, edits)}
-            if ask.arguments[p.DRY_RUN]:
-                return Answer(f"Rollback to revision {revision} would change this", data)
-            if not edits:
-                return Answer("Nothing to roll back", data)
-            change = Change(edits=edits, only_at=snapshot.revision)
-            try:
-                data["revision"] = await self._carry_out(upstream, change, ask)
-            except StaleRevision:
-                if not tries_left:
-                    raise
-            else:
-                break
-        return Answer(f"Rolled back to revision {revision}", data)
 
-    async def _carry_out(self, upstream: Upstream, change: Change, ask: Ask) -> int:
-        amended = await self._scene.store.amend(
-            {upstream.name: change}, str(ask.caller), "rollback"
-        )
-        self._log.info(
-            "{client} rolled upstream {upstream} back to revision {revision}:"
-            " {count} servers changed",
-            client=str(ask.caller),
-            upstream=upstream.name,
-            revision=ask.arguments[p.REVISION],
-            count=len(change.edits),
-        )
-        await self._scene.see(upstream)
-        return amended[upstream.name]
+        async def plan(upstream: Upstream, snapshot: Snapshot) -> tuple[Edit, ...]:
+            return await self._plan(upstream, snapshot, revision)
+
+        amended = await self._amending.carry_out(ask, [upstream], plan)
+        if ask.arguments[p.DRY_RUN]:
+            message = f"Rollback to revision {revision} would change this"
+        elif amended.any:
+            message = f"Rolled back to revision {revision}"
+        else:
+            message = "Nothing to roll back"
+        return Answer(message, amended.differences[upstream.name])
 
     async def _plan(
         self, upstream: Upstream, snapshot: Snapshot, revision: int
@@ -136,15 +109,6 @@ def line_fields(line: Line) -> dict[str, Json]:
     if line.cause:
         told["cause"] = line.cause
     return told
-
-
-def differences(snapshot: Snapshot, edits: tuple[Edit, ...]) -> dict[str, Json]:
-    """What edits add, remove and change, by the servers' addresses."""
-    here = {record.order.address for record in snapshot.servers}
-    gone: list[Json] = [e.address for e in edits if e.order is None]
-    new: list[Json] = [e.address for e in edits if e.order is not None and e.address not in here]
-    other: list[Json] = [e.address for e in edits if e.order is not None and e.address in here]
-    return {"added": new, "removed": gone, "changed": other}
 
 
 def _state_fields(record: ServerRecord) -> dict[str, Json]:

@@ -6,6 +6,7 @@ Knows texts, ranges and defaults; refuses to know what is done with them.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar, cast
@@ -48,6 +49,11 @@ class Parameter(Generic[T]):
     about: str
     schema: Mapping[str, Json]
     required: bool = False
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether it is a JSON value of any shape, and not plain text."""
+        return not self.schema.get("type")
 
     def change(self) -> Parameter[T | None]:
         """The same where it need not be given, and then stays as it is."""
@@ -154,6 +160,15 @@ def _line_id(text: str) -> str:
     return text
 
 
+def _data(text: str) -> object:
+    if not text:
+        raise Refused(400, "Missing required parameter: data")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Refused(400, "Invalid data: no JSON") from None
+
+
 _TEXT: Mapping[str, Json] = {"type": "string"}
 
 UPSTREAM = Parameter(
@@ -221,4 +236,9 @@ REVISION = Parameter(
     {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
     required=True,
 )
+ALL = _switch("all", False, "all upstreams instead of one")
+ONLY = Parameter("upstream", str, "only this upstream of the document; empty: all of them", _TEXT)
+DATA = Parameter("data", _data, "what an export gave as data", {}, required=True)
+CODE = Parameter("code", str, "of an export's whole answer; not looked at", _TEXT)
+MESSAGE = Parameter("message", str, "of an export's whole answer; not looked at", _TEXT)
 DRY_RUN = _switch("dry_run", False, "only say what would change")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dynbalance.admin import parameters as p
 from dynbalance.admin.api import Api, Endpoint
+from dynbalance.admin.backup import Backups
 from dynbalance.admin.history import Histories
 from dynbalance.admin.operations import Operations
 
@@ -31,8 +32,15 @@ class UpstreamApi(Api):
     """What is served under C{/upstream/}."""
 
     def __init__(self, operations: Operations) -> None:
-        histories = Histories(operations.scene)
-        super().__init__((*_servers(operations), *_upstreams(operations), *_past(histories)))
+        scene = operations.scene
+        super().__init__(
+            (
+                *_servers(operations),
+                *_upstreams(operations),
+                *_past(Histories(scene)),
+                *_backups(Backups(scene)),
+            )
+        )
 
 
 def _servers(operations: Operations) -> tuple[Endpoint, ...]:
@@ -110,5 +118,25 @@ def _past(histories: Histories) -> tuple[Endpoint, ...]:
             (p.UPSTREAM, p.REVISION, p.DRY_RUN),
             histories.rollback,
             "Undo all changes made after a revision",
+        ),
+    )
+
+
+def _backups(backups: Backups) -> tuple[Endpoint, ...]:
+    """What is about the membership as a document."""
+    return (
+        Endpoint(
+            b"/upstream/export",
+            _GET,
+            (p.UPSTREAM, p.ALL),
+            backups.export,
+            "Write down the servers of one or all upstreams",
+        ),
+        Endpoint(
+            b"/upstream/import",
+            _POST,
+            (p.ONLY, p.DATA, p.DRY_RUN, p.CODE, p.MESSAGE),
+            backups.load,
+            "Make the servers those of a document",
         ),
     )

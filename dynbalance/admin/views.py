@@ -13,6 +13,7 @@ from dynbalance.admin.answers import Json
 from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.contract import Intent, ServerRecord, Snapshot
+from dynbalance.store.undo import drain_of
 
 
 @frozen(slots=True, kw_only=True)
@@ -125,7 +126,7 @@ class Listing:
 def server_fields(record: ServerRecord) -> dict[str, Json]:
     """A server's order and what an operator wants of it; nothing observed."""
     order = record.order
-    draining = record.intent is Intent.DRAIN
+    drain = drain_of(record)
     return _fields(
         addr=order.address,
         host=order.host,
@@ -138,7 +139,8 @@ def server_fields(record: ServerRecord) -> dict[str, Json]:
         fail_timeout=moment(order.fail_timeout),
         slow_start=moment(order.slow_start),
         action=record.intent.value,
-        then=record.drain_then.value or None if draining else None,
+        deadline=moment(drain.seconds) if drain.seconds else None,
+        then=drain.then.value or None,
     )
 
 

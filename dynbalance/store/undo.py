@@ -51,7 +51,7 @@ def edit_to(address: str, record: ServerRecord | None) -> Edit:
     if record is None:
         return Edit(address=address, order=None)
     return Edit(
-        address=address, order=record.order, intent=record.intent, drain=_drain_of(record)
+        address=address, order=record.order, intent=record.intent, drain=drain_of(record)
     )
 
 
@@ -62,7 +62,7 @@ def differ(one: ServerRecord | None, other: ServerRecord | None) -> bool:
     return (one.order, one.intent, one.drain_then) != (other.order, other.intent, other.drain_then)
 
 
-def _drain_of(record: ServerRecord) -> Drain:
+def drain_of(record: ServerRecord) -> Drain:
     """It has again as many seconds as it was given."""
     if record.intent is not Intent.DRAIN:
         return ENDLESS
