@@ -23,13 +23,12 @@ from dynbalance.store.contract import (
     Drained,
     Expiry,
     Intent,
-    Report,
     ServerOrder,
     ServerRecord,
     Snapshot,
-    SyncAnswer,
 )
 from dynbalance.store.keys import upstream_keys
+from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 
 _T = TypeVar("_T")
 
@@ -139,6 +138,12 @@ class Calls:
     ) -> Deferred[Mapping[str, SyncAnswer]]:
         keys, args = codec.sync_call(self._prefix, node, lease, reports)
         return self.call("sync", keys, args, lambda reply: codec.sync_answers(reports, reply))
+
+    def grant(
+        self, upstream: str, node: str, number: int, seen: int, wishes: Sequence[Wish]
+    ) -> Deferred[Granted]:
+        keys, args = codec.grant_call(self._prefix, upstream, node, number, seen, wishes)
+        return self.call("grant", keys, args, codec.granted)
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         keys, args = codec.leave_call(self._prefix, node, upstreams)

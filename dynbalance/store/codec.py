@@ -20,14 +20,13 @@ from dynbalance.store.contract import (
     Drained,
     Expiry,
     Intent,
-    Report,
     ServerOrder,
     ServerRecord,
     Snapshot,
-    SyncAnswer,
     Then,
 )
-from dynbalance.store.keys import member, node_key, upstream_keys
+from dynbalance.store.keys import member, node_keys, upstream_keys
+from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 
 Reply = Any
 """What a script answers: bytes, integers, C{None} and lists of these."""
@@ -86,7 +85,8 @@ def sync_call(prefix: str, node: str, lease: float, reports: Mapping[str, Report
     """
     args = [member(node), repr(lease)]
     for report in reports.values():
-        args += ["1" if report.full else "0", str(report.seen), str(len(report.held))]
+        args += ["1" if report.full else "0", str(report.seen)]
+        args += [str(report.number), str(report.settled), str(len(report.held))]
         for address, count in report.held.items():
             if count < 0:
                 raise ValueError(f"{node} holds {count} connections to {address}")
@@ -102,8 +102,33 @@ def leave_call(prefix: str, node: str, upstreams: Iterable[str]) -> Call:
 def _node_keys(prefix: str, node: str, upstreams: Iterable[str]) -> list[str]:
     keys: list[str] = []
     for upstream in upstreams:
-        keys += [*upstream_keys(prefix, upstream), node_key(prefix, upstream, node)]
+        keys += [*upstream_keys(prefix, upstream), *node_keys(prefix, upstream, node)]
     return keys
+
+
+def grant_call(
+    prefix: str, upstream: str, node: str, number: int, seen: int, wishes: Iterable[Wish]
+) -> Call:
+    """What C{grant.lua} takes."""
+    args = [member(node), str(number), str(seen)]
+    for wish in wishes:
+        limit = "" if wish.limit is None else str(wish.limit)
+        args += [wish.address, str(wish.count), limit, "1" if wish.anyhow else "0"]
+    return _node_keys(prefix, node, (upstream,)), args
+
+
+def granted(reply: Reply) -> Granted:
+    """What C{grant.lua} says."""
+    last, lapsed, late, counts, seq, complete, totals = reply
+    return Granted(
+        counts=tuple(counts),
+        totals=_totals(totals),
+        seq=seq,
+        complete=bool(complete),
+        lapsed=bool(lapsed),
+        late=bool(late),
+        last=int(last),
+    )
 
 
 def sync_answers(upstreams: Iterable[str], reply: Reply) -> dict[str, SyncAnswer]:
@@ -114,12 +139,18 @@ def sync_answers(upstreams: Iterable[str], reply: Reply) -> dict[str, SyncAnswer
             seq=seq,
             complete=bool(complete),
             lapsed=bool(lapsed),
-            totals={text(address): _count(total) for address, total in _pairs(totals)},
+            late=bool(late),
+            last=int(last),
+            totals=_totals(totals),
         )
-        for upstream, (revision, seq, complete, lapsed, totals) in zip(
+        for upstream, (revision, seq, complete, lapsed, late, last, totals) in zip(
             upstreams, reply, strict=True
         )
     }
+
+
+def _totals(flat: Sequence[bytes]) -> dict[str, int]:
+    return {text(address): _count(total) for address, total in _pairs(flat)}
 
 
 def expiry(reply: Reply) -> Expiry:

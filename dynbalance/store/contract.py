@@ -9,12 +9,14 @@ node that falls silent takes its numbers with it when its lease ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
+
+from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 
 if TYPE_CHECKING:
     from dynbalance.store.changes import Change, History, Update
@@ -139,49 +141,6 @@ class Snapshot:
     now: float
     servers: tuple[ServerRecord, ...] = ()
     unhealthy: Mapping[str, str] = field(factory=dict)
-
-
-@frozen(slots=True, kw_only=True)
-class Report:
-    """
-    What a node tells of one upstream in a sync.
-
-    @ivar held: address -> connections that this node holds, absolute.  In a
-        C{full} report every address with a count; otherwise only those that
-        changed since the last answer.
-    @ivar full: the store forgets what the node said before.
-    @ivar seen: the L{SyncAnswer.seq} of the last answer; 0 to hear all.
-    """
-
-    held: Mapping[str, int]
-    full: bool = False
-    seen: int = 0
-
-
-@frozen(slots=True, kw_only=True)
-class SyncAnswer:
-    """
-    What the store answers of one upstream.
-
-    @ivar revision: of the membership now.
-    @ivar seq: to be sent as L{Report.seen} next time.
-    @ivar totals: address -> connections over all nodes, for each address
-        whose total changed since C{seen}; an address whose total fell to 0
-        is there with 0.
-    @ivar complete: C{totals} holds every address that has a count: what is
-        not in it is 0.  So it is after C{seen=0}, and when C{seen} is
-        too old or newer than the store remembers (it was emptied).
-    @ivar lapsed: the node's lease had ended and its numbers were given back
-        (or it is new), and this report was not full: nothing of it was
-        applied, the node is not counted as live, and its next report must be
-        full.
-    """
-
-    revision: int
-    seq: int
-    totals: Mapping[str, int] = field(factory=dict)
-    complete: bool = False
-    lapsed: bool = False
 
 
 @frozen(slots=True, kw_only=True)
@@ -352,6 +311,22 @@ class Store(Protocol):
         When no node was in contact for longer than C{lease}, all heartbeats
         are moved forward by the gap, at most to now: nobody is expired for an
         outage of the store or of the balancer.  L{expire} does the same.
+        """
+
+    def grant(
+        self, upstream: str, node: str, number: int, seen: int, wishes: Sequence[Wish]
+    ) -> Deferred[Granted]:
+        """
+        Count connections for C{node} as far as C{max_conns} allows over all
+        nodes, in one step, so that no two nodes get the same place.
+
+        What is granted stays counted, whatever the node reports, until a
+        report has C{settled} it: a report and a grant may overtake each other
+        on their way.
+
+        @param number: see L{Report.number}; larger than that of any call
+            before.
+        @param seen: see L{Report.seen}.
         """
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:

@@ -8,6 +8,10 @@ local function conns_of(u, node)
   return string.sub(u.nodes, 1, -2) .. ':' .. node .. ':conns'
 end
 
+local function grants_of(u, node)
+  return string.sub(u.nodes, 1, -2) .. ':' .. node .. ':grants'
+end
+
 local function sum_of(u, address)
   local sum = 0
   for _, node in ipairs(redis.call('ZRANGE', u.nodes, 0, -1)) do
@@ -53,7 +57,7 @@ local function drop(u, node)
   local conns = conns_of(u, node)
   local held = redis.call('HGETALL', conns)
   redis.call('ZREM', u.nodes, node)
-  redis.call('DEL', conns)
+  redis.call('DEL', conns, grants_of(u, node))
   for i = 1, #held, 2 do change(u, held[i], -(tonumber(held[i + 1]) or 0)) end
 end
 

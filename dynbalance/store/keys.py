@@ -43,9 +43,10 @@ def upstream_keys(prefix: str, upstream: str) -> tuple[str, ...]:
     return tuple(f"{base}:{suffix}" for suffix in _SUFFIXES)
 
 
-def node_key(prefix: str, upstream: str, node: str) -> str:
-    """The hash of what one node holds."""
-    return f"{_base(prefix, upstream)}:node:{member(node)}:conns"
+def node_keys(prefix: str, upstream: str, node: str) -> tuple[str, str]:
+    """The hash of what one node holds, and that of what it was granted."""
+    base = f"{_base(prefix, upstream)}:node:{member(node)}"
+    return f"{base}:conns", f"{base}:grants"
 
 
 def _base(prefix: str, upstream: str) -> str:

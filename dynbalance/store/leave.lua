@@ -1,6 +1,6 @@
--- KEYS: for each upstream its keys, then the node's hash.  ARGV: node.
+-- KEYS: for each upstream its keys, then the node's two hashes.  ARGV: node.
 local at = ms(time())
-for first = 1, #KEYS, FIXED + 1 do
+for first = 1, #KEYS, FIXED + 2 do
   local u = upstream(first)
   drop(u, ARGV[1])
   redis.call('HSET', u.sync, 'contact', at)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from dynbalance.store.contract import Report
+from dynbalance.store.reports import Report
 
 REMEMBERED = 1000
 """Changes kept for addresses beyond those that are servers or have a count."""
@@ -33,15 +33,18 @@ class Ledger:
         self.seq = 0
         self._leases: dict[str, float] = {}
         self._held: dict[str, dict[str, int]] = {}
+        self._last: dict[str, int] = {}
+        # Node -> number and address of a grant -> what was granted.
+        self._grants: dict[str, dict[tuple[int, str], int]] = {}
         self._changed: dict[str, int] = {}
         self._floor = 0
 
     def __repr__(self) -> str:
         return f"<Ledger seq={self.seq} nodes={sorted(self._leases)} totals={self.totals}>"
 
-    def live(self, node: str) -> bool:
-        """Whether the node has a lease that was not found to be over."""
-        return node in self._leases
+    def live(self, node: str, now: float = 0.0) -> bool:
+        """Whether the node has a lease that was not found to be over, and is not by now."""
+        return node in self._leases and self._leases[node] >= now
 
     def reap(self, now: float) -> None:
         """Take out the counts of the nodes whose lease is over."""
@@ -50,18 +53,50 @@ class Ledger:
 
     def drop(self, node: str) -> None:
         """Give back all that a node holds and end its lease."""
+        self._grants.pop(node, None)
         self._apply(node, {}, full=True)
         self._leases.pop(node, None)
         self._held.pop(node, None)
+        self._last.pop(node, None)
+
+    def last(self, node: str) -> int:
+        """The number of the last call of a node that was heard; 0 for none."""
+        return self._last.get(node, 0)
 
     def apply(self, node: str, report: Report, lease_end: float) -> None:
         """Renew a node's lease and take over what it reports."""
         self._leases[node] = lease_end
+        if report.number:
+            self._last[node] = report.number
+        kept = self._grants.get(node, {})
+        for number, address in [key for key in kept if key[0] <= report.settled]:
+            del kept[number, address]
         self._apply(node, report.held, report.full)
+
+    def grant(self, node: str, number: int, wanted: Mapping[str, int]) -> None:
+        """
+        Count connections for a live node before it reports them.
+
+        @param wanted: address -> how many; there is room for them.
+        """
+        self._last[node] = number
+        held = self._held.setdefault(node, {})
+        kept = self._grants.setdefault(node, {})
+        news = {}
+        for address, count in wanted.items():
+            kept[number, address] = count
+            news[address] = held.get(address, 0) + count
+        self._change(held, news)
 
     def _apply(self, node: str, held: Mapping[str, int], full: bool) -> None:
         before = self._held.setdefault(node, {})
-        news = {**dict.fromkeys(before, 0), **held} if full else held
+        news = {**dict.fromkeys(before, 0), **held} if full else dict(held)
+        for (_, address), count in self._grants.get(node, {}).items():
+            if address in news:
+                news[address] += count
+        self._change(before, news)
+
+    def _change(self, before: dict[str, int], news: Mapping[str, int]) -> None:
         changes = {
             address: count - before.get(address, 0)
             for address, count in news.items()

@@ -21,7 +21,8 @@ from dynbalance.balancer.balancer import Balancer
 from dynbalance.balancer.upstream import Applied, Upstream
 from dynbalance.errors import StoreError, StoreUnavailable
 from dynbalance.log import Logger
-from dynbalance.store.contract import Report, Snapshot, Store, SyncAnswer
+from dynbalance.store.contract import Snapshot, Store
+from dynbalance.store.reports import Report, SyncAnswer
 
 FIRST_ROUND = 5.0
 """Seconds that a start waits for the first exchange at most."""

@@ -8,7 +8,7 @@ that the scripts of the Redis store are compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from attrs import Factory, define, evolve
@@ -22,15 +22,14 @@ from dynbalance.store.contract import (
     Drained,
     Expiry,
     Intent,
-    Report,
     ServerOrder,
     ServerRecord,
     Snapshot,
-    SyncAnswer,
     Then,
 )
 from dynbalance.store.journal import Journal, Step
 from dynbalance.store.ledger import Ledger
+from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 from dynbalance.store.transitions import added, beaten, edited, ordered, overdue, updated
 
 _T = TypeVar("_T")
@@ -88,6 +87,16 @@ class _Upstream:
 
     def published(self, record: ServerRecord) -> ServerRecord:
         return evolve(record, connections=self.ledger.totals.get(record.order.address, 0))
+
+    def room(self, wish: Wish) -> int:
+        """How many of the connections wished for there may be."""
+        limit = wish.limit
+        if limit is None:
+            record = self.servers.get(wish.address)
+            if record is None or not (record.enabled or wish.anyhow):
+                return 0
+            limit = record.order.max_conns
+        return max(0, limit - self.ledger.totals.get(wish.address, 0)) if limit else wish.count
 
     def thaw(self, now: float) -> None:
         """Move the heartbeats past a gap in which no node was there to hear them."""
@@ -281,10 +290,12 @@ class MemoryStore:
     def _exchange(self, node: str, lease: float, upstream: str, report: Report) -> SyncAnswer:
         here = self._upstream(upstream)
         now = self._now()
-        here.heard(now, lease)
+        late = 0 < report.number <= here.ledger.last(node)
+        if not late:
+            here.heard(now, lease)
         here.ledger.reap(now)
         lapsed = not report.full and not here.ledger.live(node)
-        if not lapsed:
+        if not (lapsed or late):
             here.ledger.apply(node, report, now + lease)
         complete, totals = here.ledger.changes(report.seen, here.servers)
         return SyncAnswer(
@@ -293,7 +304,26 @@ class MemoryStore:
             totals=totals,
             complete=complete,
             lapsed=lapsed,
+            late=late,
+            last=here.ledger.last(node),
         )
+
+    def grant(
+        self, upstream: str, node: str, number: int, seen: int, wishes: Sequence[Wish]
+    ) -> Deferred[Granted]:
+        here = self._upstream(upstream)
+        ledger = here.ledger
+        late = number <= ledger.last(node)
+        lapsed = not ledger.live(node, self._now())
+        if late or lapsed:
+            return succeed(Granted(late=late, lapsed=lapsed, last=ledger.last(node)))
+        counts = {wish.address: min(wish.count, here.room(wish)) for wish in wishes}
+        ledger.grant(node, number, {a: count for a, count in counts.items() if count})
+        answer = Granted(counts=tuple(counts.values()), last=number)
+        if all(counts[wish.address] == wish.count for wish in wishes):
+            return succeed(evolve(answer, totals={a: ledger.totals.get(a, 0) for a in counts}))
+        complete, totals = ledger.changes(seen, here.servers)
+        return succeed(evolve(answer, totals=totals, complete=complete, seq=ledger.seq))
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         for name in upstreams:

@@ -25,7 +25,8 @@ _PARTS = {
     "snapshot": ("names",),
     "probe": ("names", "claims"),
     "verdict": ("names", "meta", "claims"),
-    "sync": ("names", "counts", "gap"),
+    "sync": ("names", "counts", "gap", "totals"),
+    "grant": ("names", "counts", "totals"),
     "leave": ("names", "counts"),
     "recount": ("names", "counts"),
 }

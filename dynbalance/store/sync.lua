@@ -1,9 +1,11 @@
 -- One node's exchange, for all its upstreams at once.
--- KEYS: for each upstream its keys, then the node's hash.
+-- KEYS: for each upstream its keys, then the node's two hashes.
 -- ARGV: node, lease, then for each upstream 1 if the report is full, the last
--- sequence number that the node heard, n, and n times address and count.
+-- sequence number that the node heard, the number of this call, that up to which
+-- grants are settled, n, and n times address and count.
 -- Answers for each upstream: revision, sequence number, 1 if the totals are all
--- there are, 1 if the node must report in full, and address and total in turn.
+-- there are, 1 if the node must report in full, 1 if the call came late, the
+-- number of the last call, and address and total in turn.
 
 local REMEMBERED = 1000
 
@@ -17,54 +19,61 @@ local function forget(u)
   redis.call('ZREMRANGEBYRANK', u.changed, 0, excess - 1)
 end
 
-local function all_totals(u)
-  local totals = {}
-  -- Later ones stand for earlier ones, so the zeros come first.
-  for _, address in ipairs(redis.call('ZRANGE', u.changed, 0, -1)) do
-    totals[#totals + 1] = address
-    totals[#totals + 1] = '0'
-  end
-  for _, key in ipairs({u.zset, u.file}) do
-    for _, part in ipairs(redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')) do
-      totals[#totals + 1] = part
+-- What the node was granted and has not settled stays counted: its numbers do
+-- not have it yet.  Answers address -> how many.
+local function unsettled(grants, kept, settled)
+  local open = {}
+  for i = 1, #kept, 2 do
+    local number, address = string.match(kept[i], '^(%d+) (.*)$')
+    if number and tonumber(number) <= settled then
+      redis.call('HDEL', grants, kept[i])
+    elseif number then
+      open[address] = (open[address] or 0) + tonumber(kept[i + 1])
     end
   end
-  return totals
+  return open
 end
 
-local function changed_totals(u, seen)
-  local totals = {}
-  for _, address in ipairs(redis.call('ZRANGEBYSCORE', u.changed, '(' .. seen, '+inf')) do
-    totals[#totals + 1] = address
-    totals[#totals + 1] = redis.call('ZSCORE', u.zset, address)
-      or redis.call('ZSCORE', u.file, address) or '0'
+local function last_of(kept)
+  for i = 1, #kept, 2 do
+    if kept[i] == 'last' then return tonumber(kept[i + 1]) end
   end
-  return totals
+  return 0
 end
 
 local node, lease, at, next_arg = ARGV[1], ARGV[2], time(), 3
 local answers = {}
-for first = 1, #KEYS, FIXED + 1 do
-  local u, conns = upstream(first), KEYS[first + FIXED]
+for first = 1, #KEYS, FIXED + 2 do
+  local u, conns, grants = upstream(first), KEYS[first + FIXED], KEYS[first + FIXED + 1]
   local full, seen = ARGV[next_arg] == '1', ARGV[next_arg + 1]
-  local from = next_arg + 3
-  next_arg = from + 2 * tonumber(ARGV[next_arg + 2])
+  local number, settled = tonumber(ARGV[next_arg + 2]), tonumber(ARGV[next_arg + 3])
+  local from = next_arg + 5
+  next_arg = from + 2 * tonumber(ARGV[next_arg + 4])
 
-  heard(u, at, tonumber(lease))
+  -- What waited in a connection that the node has given up is no news.
+  local kept = redis.call('HGETALL', grants)
+  local last = last_of(kept)
+  local late = number > 0 and number <= last
+  if not late then heard(u, at, tonumber(lease)) end
   reap(u, at)
   local live = redis.call('ZSCORE', u.nodes, node)
   local lapsed = not live and not full
-  if not lapsed then
+  if not live then kept = {} end
+  if not (lapsed or late) then
     local alone = not live and redis.call('ZCARD', u.nodes) == 0
     redis.call('ZADD', u.nodes, ms(at + tonumber(lease)), node)
-    local said = {}
+    local open, said = unsettled(grants, kept, settled), {}
+    if number > 0 then
+      redis.call('HSET', grants, 'last', number)
+      last = number
+    end
     for i = from, next_arg - 1, 2 do
       said[ARGV[i]] = true
-      hold(u, conns, ARGV[i], tonumber(ARGV[i + 1]))
+      hold(u, conns, ARGV[i], tonumber(ARGV[i + 1]) + (open[ARGV[i]] or 0))
     end
     if full then
       for _, address in ipairs(redis.call('HKEYS', conns)) do
-        if not said[address] then hold(u, conns, address, 0) end
+        if not said[address] then hold(u, conns, address, open[address] or 0) end
       end
     end
     -- Nobody kept the published numbers: whatever they are, they are not ours.
@@ -72,15 +81,15 @@ for first = 1, #KEYS, FIXED + 1 do
   end
 
   forget(u)
-  local known = redis.call('HMGET', u.sync, 'seq', 'floor')
-  local seq, floor = tonumber(known[1]) or 0, tonumber(known[2]) or 0
-  local complete = tonumber(seen) == 0 or tonumber(seen) < floor or tonumber(seen) > seq
+  local seq, complete, totals = news(u, seen)
   answers[#answers + 1] = {
     redis.call('GET', u.revision) or '0',
     seq,
     complete and 1 or 0,
     lapsed and 1 or 0,
-    complete and all_totals(u) or changed_totals(u, seen),
+    late and 1 or 0,
+    last,
+    totals,
   }
 end
 return answers

@@ -4,7 +4,7 @@ A store whose behaviour a test decides: the real memory store behind a door.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -18,13 +18,12 @@ from dynbalance.store.contract import (
     Drained,
     Expiry,
     Intent,
-    Report,
     ServerOrder,
     ServerRecord,
     Snapshot,
-    SyncAnswer,
 )
 from dynbalance.store.memory import MemoryStore
+from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 
 T = TypeVar("T")
 
@@ -148,6 +147,14 @@ class DoorStore:
         self.reports.append(reports)
         answer = None if self.failure else self.inner.sync(node, lease, reports)
         return self._pass("sync", answer)
+
+    def grant(
+        self, upstream: str, node: str, number: int, seen: int, wishes: Sequence[Wish]
+    ) -> Deferred[Granted]:
+        answer = (
+            None if self.failure else self.inner.grant(upstream, node, number, seen, wishes)
+        )
+        return self._pass("grant", answer)
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         return self._pass("leave", None if self.failure else self.inner.leave(node, upstreams))

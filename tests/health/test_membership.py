@@ -7,8 +7,9 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
-from dynbalance.store.contract import Intent, Report
+from dynbalance.store.contract import Intent
 from dynbalance.store.membership import FIRST_ROUND, LEAVE, Membership
+from dynbalance.store.reports import Report
 from tests.health.stores import DoorStore, order
 
 LEASE = 10.0

@@ -8,17 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from dynbalance.errors import ServerExists, ServerNotFound
-from dynbalance.store.contract import (
-    Drain,
-    Drained,
-    Intent,
-    Report,
-    ServerOrder,
-    ServerRecord,
-    Store,
-    SyncAnswer,
-    Then,
-)
+from dynbalance.store.contract import Drain, Drained, Intent, ServerOrder, ServerRecord, Store, Then
+from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 
 A = "10.0.0.1:80"
 B = "10.0.0.2:80"
@@ -68,9 +59,11 @@ class StoreContract:
         seen: int = 0,
         upstream: str = "default",
         lease: float = 10.0,
+        number: int = 0,
+        settled: int = 0,
     ) -> SyncAnswer:
         """One node's sync of one upstream."""
-        report = Report(held=held, full=full, seen=seen)
+        report = Report(held=held, full=full, seen=seen, number=number, settled=settled)
         return (await self.store.sync(node, lease, {upstream: report}))[upstream]
 
     # Membership.
@@ -418,6 +411,115 @@ class StoreContract:
         await self.tell("one", {A: 0})
         await self.tell("two", {A: 0})
         self.assertEqual(0, (await self.only()).connections)
+
+    # Grants.
+
+    async def wish(
+        self, node: str, number: int, *wishes: Wish, seen: int = 0, upstream: str = "default"
+    ) -> Granted:
+        return await self.store.grant(upstream, node, number, seen, wishes)
+
+    async def test_grant(self) -> None:
+        """A node gets what there is room for, over all nodes, and it is counted at once."""
+        await self.store.add("default", order(max_conns=5), "ops")
+        await self.tell("one", {A: 1}, full=True, number=1)
+        await self.tell("two", {}, full=True, number=1)
+        first = await self.wish("one", 2, Wish(address=A, count=2))
+        self.assertEqual(((2,), {A: 3}, 0, 2), (
+            first.counts, first.totals, first.seq, first.last
+        ))
+        second = await self.wish("two", 2, Wish(address=A, count=3))
+        self.assertEqual(((2,), {A: 5}, True), (second.counts, second.totals, second.complete))
+        self.assertEqual((0,), (await self.wish("two", 3, Wish(address=A))).counts)
+        self.assertEqual(5, (await self.only()).connections)
+
+    async def test_refused_hears_the_news(self) -> None:
+        """Whoever is refused hears of all that changed, to choose better."""
+        await self.store.add("default", order(A, max_conns=1), "ops")
+        await self.store.add("default", order(B, max_conns=1), "ops")
+        await self.tell("two", {A: 1}, full=True)
+        one = await self.tell("one", {}, full=True)
+        await self.tell("two", {A: 1, B: 1}, full=True)
+        answer = await self.wish("one", 1, Wish(address=A), seen=one.seq)
+        self.assertEqual(((0,), {B: 1}, False), (
+            answer.counts, answer.totals, answer.complete
+        ))
+        self.assertEqual({}, (await self.tell("one", {}, seen=answer.seq)).totals)
+
+    async def test_grant_limits(self) -> None:
+        """The limit is the server's, or the one that is told; 0 is none."""
+        await self.store.add("default", order(A, max_conns=0), "ops")
+        await self.tell("one", {}, full=True)
+        answer = await self.wish(
+            "one", 1, Wish(address=A, count=5000), Wish(address=B, count=3, limit=2)
+        )
+        self.assertEqual((5000, 2), answer.counts)
+        self.assertEqual({A: 5000, B: 2}, answer.totals)
+        answer = await self.wish("one", 2, Wish(address=B, count=3, limit=0))
+        self.assertEqual(((3,), {B: 5}), (answer.counts, answer.totals))
+
+    async def test_grant_by_state(self) -> None:
+        """A server that is out, or gone, gets nothing unless its state does not matter."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {}, full=True)
+        await self.store.set_intent("default", A, Intent.DISABLE, "ops")
+        self.assertEqual((0,), (await self.wish("one", 1, Wish(address=A))).counts)
+        self.assertEqual((1,), (await self.wish("one", 2, Wish(address=A, anyhow=True))).counts)
+        await self.store.remove("default", A, "ops")
+        self.assertEqual((0,), (await self.wish("one", 3, Wish(address=A, anyhow=True))).counts)
+
+    async def test_report_meets_grant(self) -> None:
+        """A report that does not have a grant yet leaves it counted, whichever comes first."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 1}, full=True, number=1)
+        await self.wish("one", 2, Wish(address=A, count=2))
+        await self.tell("one", {A: 1}, full=True, number=3, settled=1)
+        self.assertEqual(3, (await self.only()).connections)
+        await self.tell("one", {A: 0}, number=4, settled=1)
+        self.assertEqual(2, (await self.only()).connections)
+        await self.tell("one", {}, number=5, settled=2)
+        self.assertEqual(2, (await self.only()).connections)
+        await self.tell("one", {A: 1}, number=6, settled=2)
+        self.assertEqual(1, (await self.only()).connections)
+
+    async def test_given_up(self) -> None:
+        """A grant whose answer was lost is given back by the next full report."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 1}, full=True, number=1)
+        await self.wish("one", 2, Wish(address=A, count=2), Wish(address=B, count=2, limit=9))
+        answer = await self.tell("one", {A: 1}, full=True, number=3, settled=2)
+        self.assertEqual({A: 1, B: 0}, answer.totals)
+
+    async def test_late_calls(self) -> None:
+        """What was overtaken by a later call of its node changes nothing."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 1}, full=True, number=5)
+        late = await self.tell("one", {A: 9}, full=True, number=4)
+        self.assertEqual((True, 5, {A: 1}), (late.late, late.last, late.totals))
+        answer = await self.wish("one", 5, Wish(address=A))
+        self.assertEqual((True, 5, ()), (answer.late, answer.last, answer.counts))
+        self.assertEqual(1, (await self.only()).connections)
+
+    async def test_grant_without_lease(self) -> None:
+        """Who is not counted as live, or no longer, gets nothing and is told so."""
+        await self.store.add("default", order(), "ops")
+        self.assertTrue((await self.wish("one", 1, Wish(address=A))).lapsed)
+        await self.tell("one", {}, full=True, number=2)
+        await self.wish("one", 3, Wish(address=A))
+        await self.elapse(11.0)
+        self.assertTrue((await self.wish("one", 4, Wish(address=A))).lapsed)
+        await self.tell("two", {}, full=True)
+        self.assertEqual(0, (await self.only()).connections)
+
+    async def test_leave_with_grants(self) -> None:
+        """A node that leaves gives back its grants, too; nothing remembers them."""
+        await self.store.add("default", order(), "ops")
+        await self.tell("one", {A: 1}, full=True, number=7)
+        await self.wish("one", 8, Wish(address=A, count=2))
+        await self.store.leave("one", ["default"])
+        self.assertEqual(0, (await self.only()).connections)
+        again = await self.tell("one", {A: 1}, full=True, number=1)
+        self.assertEqual(({A: 1}, False), (again.totals, again.late))
 
     async def test_other_addresses(self) -> None:
         """Addresses of a node's configuration file are counted over all nodes too."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from dynbalance.errors import ServerNotFound, StaleRevision
 from dynbalance.store.changes import Change, Edit, Line, Update
-from dynbalance.store.contract import Drain, Intent, Report, ServerRecord, Store, Then
+from dynbalance.store.contract import Drain, Intent, ServerRecord, Store, Then
+from dynbalance.store.reports import Report
 from tests.store.contract_suite import A, B, order
 
 

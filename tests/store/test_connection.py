@@ -25,9 +25,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ServerExists, StoreUnavailable
-from dynbalance.store.contract import Report
 from dynbalance.store.endpoints import tcp_endpoint, tls_endpoint, unix_endpoint
 from dynbalance.store.redis import RedisStore
+from dynbalance.store.reports import Report
 from tests.store.contract_suite import A, B, order
 from tests.store.real import DEADLINE, Client, Server
 

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from dynbalance.errors import ServerExists, ServerNotFound
 from dynbalance.store import codec, ledger, scripts
-from dynbalance.store.contract import Report, SyncAnswer
 from dynbalance.store.keys import upstream_keys
+from dynbalance.store.memory import MemoryStore
+from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 from tests.store.contract_suite import order
 from tests.store.real import Client, Server
 
 LEASE = 10.0
+LIMIT = 4
 NODES = ("one", "two", "three")
-ADDRESSES = tuple(f"10.0.0.{n}:80" for n in range(1, 6))
+ADDRESSES = tuple(f"10.0.0.{n}:80" for n in range(1, 4))
 
 node = st.sampled_from(NODES)
 address = st.sampled_from(ADDRESSES)
@@ -37,6 +42,13 @@ steps = st.lists(
         st.tuples(st.just("add"), address),
         st.tuples(st.just("remove"), address),
         st.tuples(st.just("recount")),
+        st.tuples(st.just("ask"), node, address, st.integers(1, 3)),
+        st.tuples(st.just("ask"), node, address, st.integers(1, 3)),
+        st.tuples(st.just("get"), node),
+        st.tuples(st.just("get"), node),
+        st.tuples(st.just("lose"), node),
+        st.tuples(st.just("late"), node, st.integers(0, 99)),
+        st.tuples(st.just("flush")),
     ),
     # Hypothesis makes short lists of its own accord; a lease needs a longer story.
     min_size=30,
@@ -53,6 +65,8 @@ class Counts(Protocol):
     def add(self, address: str) -> None: ...
     def remove(self, address: str) -> None: ...
     def recount(self) -> None: ...
+    def grant(self, node: str, number: int, seen: int, wish: Wish) -> Granted: ...
+    def flush(self) -> None: ...
     def published(self) -> tuple[dict[str, int], dict[str, int]]: ...
 
 
@@ -82,7 +96,8 @@ class ScriptCounts:
         self._run("leave", *codec.leave_call("{x}", node, ["default"]))
 
     def add(self, address: str) -> None:
-        self._run("add", self._keys, [address, codec.order_text(order(address)), "test"])
+        text = codec.order_text(order(address, max_conns=LIMIT))
+        self._run("add", self._keys, [address, text, "test"])
 
     def remove(self, address: str) -> None:
         self._run("remove", self._keys, [address, "test"])
@@ -90,90 +105,132 @@ class ScriptCounts:
     def recount(self) -> None:
         self._run("recount", self._keys, [])
 
+    def grant(self, node: str, number: int, seen: int, wish: Wish) -> Granted:
+        keys, args = codec.grant_call("{x}", "default", node, number, seen, [wish])
+        return codec.granted(self._run("grant", keys, args))
+
+    def flush(self) -> None:
+        self._client("FLUSHALL")
+
     def published(self) -> tuple[dict[str, int], dict[str, int]]:
         zset = self._client.pairs("ZRANGE", "{x}:servers:zset", 0, -1, "WITHSCORES")
         other = self._client.pairs("ZRANGE", "{x}:file:zset", 0, -1, "WITHSCORES")
         return _ints(zset), _ints(other)
 
 
+T = TypeVar("T")
+
+
+def _now(deferred: Deferred[T]) -> T:
+    """What is there already."""
+    results: list[T] = []
+    deferred.addCallback(results.append)
+    return results[0]
+
+
 def _ints(scores: dict[str, str]) -> dict[str, int]:
     return {address: int(score) for address, score in scores.items()}
 
 
-class LedgerCounts:
-    """The twin in memory."""
+class MemoryCounts:
+    """The store in memory."""
 
     def __init__(self) -> None:
-        self._ledger = ledger.Ledger()
-        self._servers: set[str] = set()
-        self._now = 100.0
-        self._lapsed: set[str] = set()
+        self._clock = Clock()
+        self.flush()
 
     def sync(self, node: str, report: Report) -> SyncAnswer:
-        for lapsed in self._lapsed:
-            self._ledger.drop(lapsed)
-        self._lapsed.clear()
-        lapsed = not report.full and not self._ledger.live(node)
-        if not lapsed:
-            self._ledger.apply(node, report, self._now + LEASE)
-        complete, totals = self._ledger.changes(report.seen, self._servers)
-        return SyncAnswer(
-            revision=0, seq=self._ledger.seq, totals=totals, complete=complete, lapsed=lapsed
-        )
+        return _now(self._store.sync(node, LEASE, {"default": report}))["default"]
 
     def lapse(self, node: str) -> None:
-        self._lapsed.add(node)
+        # There is no way to let a lease end for one node alone.
+        self._store._upstream("default").ledger._leases[node] = 1.0
 
     def leave(self, node: str) -> None:
-        self._lapsed.discard(node)
-        self._ledger.drop(node)
+        _now(self._store.leave(node, ["default"]))
 
     def add(self, address: str) -> None:
-        self._servers.add(address)
+        added = self._store.add("default", order(address, max_conns=LIMIT), "test")
+        added.addErrback(lambda failure: failure.trap(ServerExists) and None)
 
     def remove(self, address: str) -> None:
-        self._servers.discard(address)
+        removed = self._store.remove("default", address, "test")
+        removed.addErrback(lambda failure: failure.trap(ServerNotFound) and None)
 
     def recount(self) -> None:
-        for lapsed in self._lapsed:
-            self._ledger.drop(lapsed)
-        self._lapsed.clear()
+        _now(self._store.recount("default"))
+
+    def grant(self, node: str, number: int, seen: int, wish: Wish) -> Granted:
+        return _now(self._store.grant("default", node, number, seen, [wish]))
+
+    def flush(self) -> None:
+        self._store = MemoryStore(self._clock)
+        self._clock.advance(100.0)
 
     def published(self) -> tuple[dict[str, int], dict[str, int]]:
-        totals = self._ledger.totals
-        known = {address: totals.get(address, 0) for address in self._servers}
-        return known, {a: count for a, count in totals.items() if a not in self._servers}
+        servers = _now(self._store.snapshot("default")).servers
+        known = {record.order.address: record.connections for record in servers}
+        totals = self._store._upstream("default").ledger.totals
+        return known, {a: count for a, count in totals.items() if a not in known}
 
 
 class Node:
-    """One balancer node: what it holds, what it told, what it heard."""
+    """
+    One balancer node: what it holds, what it told, what it heard.
+
+    @ivar told: what the store has from it, as far as it knows.
+    @ivar asked: the number of a grant whose answer is on its way; 0 for none.
+    @ivar sent: its syncs so far, as they may arrive again.
+    """
 
     def __init__(self) -> None:
         self.held: Counter[str] = Counter()
+        self.number = 0
+        self.sent: list[Report] = []
         self.restart()
 
     def restart(self) -> None:
-        self.told: dict[str, int] = {}
+        self.told: Counter[str] = Counter()
         self.view: dict[str, int] = {}
         self.seen = 0
         self.full = True
+        self.asked = 0
+        self.answer = Granted()
+        self.wish = Wish(address="")
+
+    def next(self) -> int:
+        self.number += 1
+        return self.number
 
     def report(self, full: bool) -> Report:
         full = full or self.full
         if full:
-            held = {a: count for a, count in self.held.items() if count}
+            held = dict(+self.held)
         else:
             news = {*self.held, *self.told}
-            held = {a: self.held[a] for a in news if self.held[a] != self.told.get(a, 0)}
-        return Report(held=held, full=full, seen=self.seen)
+            held = {a: self.held[a] for a in news if self.held[a] != self.told[a]}
+        number = self.next()
+        report = Report(
+            held=held,
+            full=full,
+            # Who tells all hears all: the store may be another one.
+            seen=0 if full else self.seen,
+            number=number,
+            settled=self.asked - 1 if self.asked else number,
+        )
+        self.sent.append(report)
+        return report
 
     def hear(self, answer: SyncAnswer) -> None:
+        self.full = answer.lapsed
+        if answer.lapsed:
+            self.seen = 0
+            return
+        self.told = Counter(self.held)
         if answer.complete:
             self.view = {}
         self.view.update(answer.totals)
         self.seen = answer.seq
-        self.full = answer.lapsed
-        self.told = {} if answer.lapsed else dict(self.held)
 
 
 class World:
@@ -182,7 +239,8 @@ class World:
     def __init__(self, counts: Counts) -> None:
         self.counts = counts
         self.nodes = {name: Node() for name in NODES}
-        self.live: dict[str, dict[str, int]] = {}
+        self.live: dict[str, Counter[str]] = {}
+        self.open: dict[str, dict[int, Counter[str]]] = {}
         self.over: set[str] = set()
         self.servers: set[str] = set()
 
@@ -195,19 +253,85 @@ class World:
         self._reap()
         expected_lapse = name not in self.live and not report.full
         answer = self.counts.sync(name, report)
-        assert answer.lapsed is expected_lapse
+        assert (answer.lapsed, answer.late) == (expected_lapse, False)
         if not expected_lapse:
-            before = {} if report.full else self.live[name]
-            self.live[name] = {**before, **report.held}
-        if heard:
-            node.hear(answer)
-            assert +Counter(node.view) == self.sums(), (node.view, self.sums())
-        else:
+            self._take(name, report)
+        if not heard:
             # It knows nothing of how it went, so it tells all again.
+            self.lose(name)
             node.full = True
+            return
+        node.hear(answer)
+        if not answer.lapsed:
+            assert +Counter(node.view) == self.sums(), (node.view, self.sums())
+
+    def _take(self, name: str, report: Report) -> None:
+        grants = self.open.setdefault(name, {})
+        for number in [number for number in grants if number <= report.settled]:
+            del grants[number]
+        still: Counter[str] = Counter()
+        for each in grants.values():
+            still.update(each)
+        before = Counter() if report.full else self.live[name]
+        told = Counter(still if report.full else {})
+        told.update({a: n + (0 if report.full else still[a]) for a, n in report.held.items()})
+        self.live[name] = Counter({**before, **told})
 
     def unheard(self, name: str) -> None:
         self.sync(name, False, heard=False)
+
+    def ask(self, name: str, address: str, count: int) -> None:
+        """The store grants something; that is on its way."""
+        node = self.nodes[name]
+        self.get(name)
+        wish = Wish(address=address, count=count)
+        number = node.next()
+        answer = self.counts.grant(name, number, node.seen, wish)
+        if name not in self.live or name in self.over:
+            assert answer.lapsed, answer
+            node.full = True
+            return
+        assert not (answer.lapsed or answer.late)
+        room = max(0, LIMIT - self.sums()[address]) if address in self.servers else 0
+        assert answer.counts == (min(count, room),), (answer, room)
+        if answer.counts[0]:
+            granted = Counter({address: answer.counts[0]})
+            self.open.setdefault(name, {})[number] = granted
+            self.live[name].update(granted)
+        assert answer.totals.get(address, 0) == self.sums()[address] or not answer.complete
+        node.asked, node.answer, node.wish = number, answer, wish
+
+    def get(self, name: str) -> None:
+        """The answer arrives."""
+        node = self.nodes[name]
+        if node.asked:
+            [count] = node.answer.counts
+            node.held[node.wish.address] += count
+            node.told[node.wish.address] += count
+            node.asked = 0
+
+    def lose(self, name: str) -> None:
+        """The answer never arrives."""
+        node = self.nodes[name]
+        if node.asked:
+            node.asked, node.full = 0, True
+
+    def late(self, name: str, which: int) -> None:
+        """A sync arrives again, or only now."""
+        node = self.nodes[name]
+        if name not in self.live or name in self.over or not node.sent:
+            return
+        answer = self.counts.sync(name, node.sent[which % len(node.sent)])
+        assert answer.late, answer
+        self._reap()
+
+    def flush(self) -> None:
+        """Somebody empties the store."""
+        self.counts.flush()
+        self.live.clear()
+        self.open.clear()
+        self.over.clear()
+        self.servers.clear()
 
     def lapse(self, name: str) -> None:
         if name in self.live:
@@ -216,7 +340,7 @@ class World:
 
     def leave(self, name: str) -> None:
         self.counts.leave(name)
-        self.live.pop(name, None)
+        self._drop(name)
         self.over.discard(name)
         self.nodes[name].restart()
 
@@ -234,8 +358,12 @@ class World:
 
     def _reap(self) -> None:
         for name in self.over:
-            self.live.pop(name, None)
+            self._drop(name)
         self.over.clear()
+
+    def _drop(self, name: str) -> None:
+        self.live.pop(name, None)
+        self.open.pop(name, None)
 
     def sums(self) -> Counter[str]:
         total: Counter[str] = Counter()
@@ -285,14 +413,14 @@ class CountsTests(TestCase):
 
         run()
 
-    def test_ledger(self) -> None:
+    def test_memory(self) -> None:
         """In memory likewise."""
         self.patch(ledger, "REMEMBERED", 1)
 
         @settings(max_examples=150, deadline=None, database=None)
         @given(steps)
         def run(story: list[tuple[object, ...]]) -> None:
-            play(LedgerCounts(), story)
+            play(MemoryCounts(), story)
 
         run()
 

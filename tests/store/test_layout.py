@@ -14,9 +14,10 @@ from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ServerNotFound
 from dynbalance.store.changes import Change, Edit, Update
-from dynbalance.store.contract import Intent, Report, ServerRecord, SyncAnswer
+from dynbalance.store.contract import Intent, ServerRecord
 from dynbalance.store.endpoints import unix_endpoint
 from dynbalance.store.redis import RedisStore
+from dynbalance.store.reports import Report, SyncAnswer
 from tests.store.contract_suite import A, B, order
 from tests.store.real import Client, Server
 
