@@ -4,6 +4,7 @@ The configuration's classes and the file they are read from.
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 import sys
@@ -36,7 +37,7 @@ from dynbalance.config.template import (
     Variable,
     parse_template,
 )
-from dynbalance.configfile import build, parse, read_toml
+from dynbalance.configfile import build, document_of, parse, read_toml
 from dynbalance.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -408,6 +409,56 @@ class CertificateTests(TestCase):
             self.assertEqual([f"http[0].tls{said}"], problems(f"[[http]]\ntls = {{ {text} }}"))
 
 
+    def test_memory_of_one(self) -> None:
+        """Several processes cannot have the store of one."""
+        memory = '[store]\nurl = "memory:"'
+        said = "workers: memory: is the store of one process; several need another store.url"
+        for number in (0, 2):
+            self.assertEqual([said], problems(f"workers = {number}\n{memory}"))
+        parse(f"workers = 1\n{memory}")
+        parse("workers = 2")
+
+
+class DocumentTests(TestCase):
+    """L{document_of} writes down what L{build} reads."""
+
+    def test_example(self) -> None:
+        """The defaults."""
+        self.assertEqual(Config(), build(document_of(Config())))
+
+    def test_everything(self) -> None:
+        """Tables that may be absent, addresses, networks and secrets, also by way of JSON."""
+        config = parse("""
+            workers = 0
+            node = "n"
+            [store]
+            url = "rediss://u:p%40ss@[::1]:6380/2"
+            [upstreams.a]
+            sticky = { cookie = "c" }
+            tls = { verify = false }
+            health_check = { type = "tcp", send = "PING", expect = "PONG" }
+            servers = [{ address = "[::1]:80", weight = 2 }, { address = "unix:/run/x" }]
+            [upstreams.b]
+            [[http]]
+            listen = "tcp:1:interface=127.0.0.1"
+            routes = [{ host = "x.example", upstream = "a" }]
+            trusted_proxies = ["10.0.0.0/8", "fd00::/8"]
+            tls = { certificate = "c", key = "k" }
+            set_headers = { X-A = "$host" }
+            [[stream]]
+            listen = "systemd:domain=INET:index=0"
+            upstream = "b"
+            sni_routes = { "a.example" = "a" }
+        """)
+        document = json.loads(json.dumps(document_of(config)))
+        self.assertEqual(config, build(document))
+
+    def test_no_listeners_of_a_kind(self) -> None:
+        """None of a kind stays none."""
+        config = parse("[[http]]")
+        self.assertEqual((), build(document_of(config)).stream)
+
+
 class SupportTests(TestCase):
     """Options whose feature does not work yet."""
 
@@ -472,6 +523,16 @@ class StoreUrlTests(TestCase):
         self.assertEqual("redis://u:***@h:6379/0", str(StoreUrl.parse("redis://u:p@h")))
         sentinel = "redis+sentinel://a:1,b:2/m/0"
         self.assertEqual(sentinel, str(StoreUrl.parse(sentinel)))
+
+    def test_reveal(self) -> None:
+        """The whole text of a URL leads to the same URL, password and all."""
+        for text in (
+            "embedded:", "memory:", "redis://u%40x:p%3A%2F%25@h:1/3", "redis://:p@h",
+            "unix://u:p@/a%20b%3F%25?db=1", "rediss://[::1]:1/0",
+            "redis+sentinel://u:p@a:1,[::2]:2/m%2525/3",
+        ):
+            url = StoreUrl.parse(text)
+            self.assertEqual(url, StoreUrl.parse(url.reveal()), text)
 
 
 class EndpointTextTests(TestCase):

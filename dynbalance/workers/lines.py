@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from twisted.logger import ILogObserver, LogLevel, eventAsText
+from twisted.logger import ILogObserver, InvalidLogLevelError, LogLevel, eventAsText
 from zope.interface import implementer
 
 from dynbalance.log import Logger
@@ -66,7 +66,7 @@ def log_line(worker: str, line: bytes) -> None:
     try:
         level, namespace, text = json.loads(line)
         found = LogLevel.levelWithName(level)
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, InvalidLogLevelError):
         # What the interpreter says before or after everything else.
         found, namespace, text = LogLevel.warn, "stderr", line.decode(errors="replace")
     Logger(namespace=f"{worker} {namespace}").emit(found, "{text}", text=text)

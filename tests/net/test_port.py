@@ -1,4 +1,5 @@
 import errno
+import os
 import socket
 from typing import Any
 
@@ -119,6 +120,42 @@ class PortTests(NetCase):
         self.pump.until(lambda: port.socket.calls)
         port.socket = real
         self.pump.until(lambda: port.factory.built)
+
+    def test_adopted_unix_socket(self) -> None:
+        """A unix socket that somebody else opened keeps its mode and, at the end, its path."""
+        path = self.mktemp()
+        with socket.socket(socket.AF_UNIX) as theirs:
+            theirs.setblocking(False)
+            theirs.bind(path)
+            theirs.listen()
+            os.chmod(path, 0o640)
+            factory = Factory(Notes)
+            port = self.hub.adoptStreamPort(theirs.fileno(), socket.AF_UNIX, factory)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+                client.send(b"x")
+                self.pump.until(lambda: factory.built and factory.built[0].got == b"x")
+            self.pump.until(lambda: factory.built[0].lost)
+            port.stopListening()
+            self.pump.settle()
+            self.assertEqual(0o640, os.stat(path).st_mode & 0o777)
+            # It was not shut either: who has it still listens.
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+
+    def test_few_in_a_turn(self) -> None:
+        """A port that others share takes no more than it is told to in a turn."""
+        factory = Factory(Notes)
+        number = self.listen(factory)
+        [port] = self.ports
+        port.accepts = 1
+        port.stopReading()
+        for _ in range(3):
+            self.client(number)
+        port.doRead()
+        self.assertEqual(1, len(factory.built))
+        port.startReading()
+        self.pump.until(lambda: len(factory.built) == 3)
 
 
 class DirectPortTests(PortTests):
