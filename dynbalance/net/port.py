@@ -155,6 +155,8 @@ class AdoptedUNIXPort(HubUNIXPort):
     """A unix socket that somebody else opened: its mode and its path stay as they are."""
 
     _preexistingSocket: socket.socket
+    # Whoever else has the socket goes on listening.
+    _shouldShutdown = False
 
     def startListening(self) -> None:
         self.factory.doStart()
