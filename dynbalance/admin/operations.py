@@ -52,7 +52,6 @@ class Operations:
         @param reenable: whether a heartbeat brings an expired server back.
         """
         self.scene = Scene(balancer, store, membership)
-        self._store = store
         self._membership = membership
         self._ttl = ttl
         self._reenable = reenable
@@ -65,7 +64,7 @@ class Operations:
         """
         upstream = self.scene.upstream(ask)
         try:
-            snapshot = await self._membership.refresh(upstream.name)
+            snapshot = await self.scene.see_now(upstream)
         except StoreUnavailable as error:
             return Answer(str(error), self._known(upstream).status(), status=503)
         if ask.has_seen(snapshot.revision):
@@ -78,7 +77,7 @@ class Operations:
         """How many servers are alive; the last known numbers with 503."""
         upstream = self.scene.upstream(ask)
         try:
-            snapshot = await self._membership.refresh(upstream.name)
+            snapshot = await self.scene.see_now(upstream)
         except StoreUnavailable as error:
             last = self._known(upstream).health().fields()
             last |= {"store": "away", "stale_for": moment(self._membership.stale_for)}
@@ -107,7 +106,7 @@ class Operations:
             fail_timeout=arguments[p.FAIL_TIMEOUT],
             slow_start=arguments[p.SLOW_START],
         )
-        record = await self._store.add(
+        record = await self.scene.store.add(
             target.upstream.name, order, str(ask.caller), ask.only_at
         )
         await self.scene.changed(target, ask, "added")
@@ -128,7 +127,7 @@ class Operations:
         seconds = ask.arguments[p.DRAIN]
         if seconds:
             return await self._drain(target, ask, Drain(seconds=seconds, then=Then.REMOVE))
-        await self._store.remove(
+        await self.scene.store.remove(
             target.upstream.name, target.key, str(ask.caller), ask.only_at
         )
         await self.scene.changed(target, ask, "removed")
@@ -144,7 +143,7 @@ class Operations:
             return await self._drain(target, ask, Drain(seconds=seconds, then=then))
         if seconds or then is not Then.STAY:
             raise Refused(400, "Invalid action. deadline and then are for drain")
-        record = await self._store.set_intent(
+        record = await self.scene.store.set_intent(
             target.upstream.name, target.key, intent, str(ask.caller), only_at=ask.only_at
         )
         word = "enabled" if intent is Intent.ENABLE else "disabled"
@@ -155,7 +154,7 @@ class Operations:
 
     async def _drain(self, target: Target, ask: Ask, drain: Drain) -> Answer:
         """No new work; what runs finishes."""
-        record: ServerRecord = await self._store.set_intent(
+        record: ServerRecord = await self.scene.store.set_intent(
             target.upstream.name, target.key, Intent.DRAIN, str(ask.caller), drain, ask.only_at
         )
         await self.scene.changed(target, ask, "told to drain")
@@ -187,7 +186,7 @@ class Operations:
         wanted = ", ".join(f"{name}={value}" for name, value in update.items())
         if not wanted:
             raise Refused(400, "Nothing to update: name what is to change")
-        record = await self._store.update(
+        record = await self.scene.store.update(
             target.upstream.name, target.key, update, str(ask.caller), ask.only_at
         )
         await self.scene.changed(target, ask, f"updated to {wanted}")
@@ -196,7 +195,7 @@ class Operations:
     async def refresh(self, ask: Ask) -> Answer:
         """A heartbeat."""
         target = self.scene.changeable(ask)
-        record = await self._store.beat(
+        record = await self.scene.store.beat(
             target.upstream.name, target.key, self._reenable, ask.only_at
         )
         server = target.server
@@ -216,7 +215,7 @@ class Operations:
         have always been given; live connections are not forgotten.
         """
         upstream = self.scene.upstream(ask)
-        servers = await self._store.recount(upstream.name, ask.only_at)
+        servers = await self.scene.store.recount(upstream.name, ask.only_at)
         self._log.info(
             "{client} had the connections of upstream {upstream} counted anew",
             client=str(ask.caller),
@@ -227,7 +226,7 @@ class Operations:
     async def cleanup(self, ask: Ask) -> Answer:
         """Expire now what has to expire."""
         upstream = self.scene.upstream(ask)
-        expiry = await self._store.expire(upstream.name, self._ttl, ask.only_at)
+        expiry = await self.scene.store.expire(upstream.name, self._ttl, ask.only_at)
         for address in expiry.disabled:
             self._log.warn(
                 "Server {server} of upstream {upstream} is out: no heartbeat for {ttl} s;"

@@ -20,7 +20,7 @@ from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import BadAddress, StoreUnavailable, UnknownUpstream
 from dynbalance.log import Logger
-from dynbalance.store.contract import Store
+from dynbalance.store.contract import Snapshot, Store
 from dynbalance.store.membership import Membership
 
 
@@ -70,7 +70,6 @@ class Ask:
 class Scene:
     """
     @ivar balancer: this node's servers.
-    @ivar store: the truth of all nodes.
     @ivar membership: what this node knows of it.
     """
 
@@ -78,8 +77,19 @@ class Scene:
 
     def __init__(self, balancer: Balancer, store: Store, membership: Membership) -> None:
         self.balancer = balancer
-        self.store = store
         self.membership = membership
+        self._store = store
+
+    @property
+    def store(self) -> Store:
+        """
+        The truth of all nodes.
+
+        @raise StoreUnavailable: orders would not last: the store is away, or has
+            not been told yet what it lost.
+        """
+        self.membership.require()
+        return self._store
 
     def upstream(self, ask: Ask) -> Upstream:
         """@raise Refused: there is none of that name."""
@@ -126,6 +136,11 @@ class Scene:
             client=str(ask.caller),
         )
         await self.see(target.upstream)
+
+    async def see_now(self, upstream: Upstream) -> Snapshot:
+        """@raise StoreUnavailable: also for a store that tells but takes nothing."""
+        self.membership.require()
+        return await self.membership.refresh(upstream.name)
 
     async def see(self, upstream: Upstream) -> None:
         """

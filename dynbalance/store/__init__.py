@@ -1,8 +1,8 @@
 """
 What is known, shared by all nodes: servers, heartbeats, connection counts.
 
-    contract    the values and calls that every store promises
-    membership  a node's memory kept in agreement with a store
+    contract    the values and calls that every store promises, with reports and changes
+    membership  a node's memory kept in agreement with a store, with view
     choice      from the store's URL to one of these:
     memory      one process, nothing kept          with ledger
     redis       Redis or Valkey over the network   with calls, keys, codec, scripts, endpoints

@@ -145,6 +145,11 @@ class Calls:
         keys, args = codec.grant_call(self._prefix, upstream, node, number, seen, wishes)
         return self.call("grant", keys, args, codec.granted)
 
+    def restore(self, upstream: str, snapshot: Snapshot, by: str) -> Deferred[int | None]:
+        return self._on(
+            upstream, "restore", codec.restore_args(snapshot, by), lambda reply: reply
+        )
+
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         keys, args = codec.leave_call(self._prefix, node, upstreams)
         return self.call("leave", keys, args, lambda reply: None)

@@ -26,7 +26,7 @@ from dynbalance.store.contract import (
     Then,
 )
 from dynbalance.store.keys import member, node_keys, upstream_keys
-from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
+from dynbalance.store.reports import Granted, Mended, Report, SyncAnswer, Wish
 
 Reply = Any
 """What a script answers: bytes, integers, C{None} and lists of these."""
@@ -75,6 +75,37 @@ def edit_words(edit: Edit) -> tuple[str, ...]:
         repr(edit.drain.seconds),
         edit.drain.then.value,
     )
+
+
+def record_text(record: ServerRecord) -> str:
+    """The JSON of a server with its state and times, as the scripts write it."""
+    fields = json.loads(order_text(record.order))
+    fields |= {
+        "intent": record.intent.value,
+        "expired": record.expired,
+        "enabled": record.enabled,
+    }
+    more = {
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+        "last_heartbeat": record.last_heartbeat,
+        "disabled_at": record.disabled_at,
+        "disabled_reason": record.disabled_reason,
+        "drain_deadline": record.drain_deadline,
+        "drain_then": record.drain_then.value or None,
+    }
+    fields |= {name: value for name, value in more.items() if value is not None}
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def restore_args(snapshot: Snapshot, by: str) -> list[str]:
+    """What C{restore.lua} takes."""
+    args = [member(by), snapshot.era, str(snapshot.revision)]
+    for record in snapshot.servers:
+        address = record.order.address
+        found = found_text(snapshot.unhealthy.get(address, ""), by)
+        args += [address, record_text(record), found]
+    return args
 
 
 def sync_call(prefix: str, node: str, lease: float, reports: Mapping[str, Report]) -> Call:
@@ -142,8 +173,10 @@ def sync_answers(upstreams: Iterable[str], reply: Reply) -> dict[str, SyncAnswer
             late=bool(late),
             last=int(last),
             totals=_totals(totals),
+            era=text(era),
+            mended={text(address): Mended(text(what)) for address, what in _pairs(mended)},
         )
-        for upstream, (revision, seq, complete, lapsed, late, last, totals) in zip(
+        for upstream, (revision, seq, complete, lapsed, late, last, totals, era, mended) in zip(
             upstreams, reply, strict=True
         )
     }
@@ -173,7 +206,7 @@ def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
 
     @return: what can be read, and address -> why not for what cannot.
     """
-    revision, now, metas, beats, counts, unhealthy = reply
+    revision, now, metas, beats, counts, unhealthy, era = reply
     beat_of = dict(_pairs(beats))
     count_of = dict(_pairs(counts))
     servers = []
@@ -191,6 +224,7 @@ def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
             now=float(now),
             servers=tuple(servers),
             unhealthy={text(address): _cause(found) for address, found in _pairs(unhealthy)},
+            era=text(era),
         ),
         broken,
     )

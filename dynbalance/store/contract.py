@@ -132,6 +132,7 @@ class Snapshot:
 
     @ivar revision: of the membership; 0 while nothing was ever stored.
     @ivar now: the store's clock at that moment.
+    @ivar era: see L{SyncAnswer.era}; empty before the first sync.
     @ivar servers: in the order of their addresses.
     @ivar unhealthy: address -> why the health check took it out; also
         addresses that are no servers of the store.
@@ -141,6 +142,7 @@ class Snapshot:
     now: float
     servers: tuple[ServerRecord, ...] = ()
     unhealthy: Mapping[str, str] = field(factory=dict)
+    era: str = ""
 
 
 @frozen(slots=True, kw_only=True)
@@ -327,6 +329,17 @@ class Store(Protocol):
         @param number: see L{Report.number}; larger than that of any call
             before.
         @param seen: see L{Report.seen}.
+        """
+
+    def restore(self, upstream: str, snapshot: Snapshot, by: str) -> Deferred[int | None]:
+        """
+        Give back what the store has lost: a node calls this when the era is
+        not that of the snapshot it knows, or the revision is lower.  Nothing
+        happens if the store knows as much, or was given back as much already.
+        What was changed since the loss holds; heartbeats begin anew; the
+        revision goes on above that of C{snapshot}, in a new era.
+
+        @return: how many servers were given back; C{None} if nothing happened.
         """
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:

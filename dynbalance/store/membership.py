@@ -9,26 +9,29 @@ is reached and how a server is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 
-from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from dynbalance.balancer.balancer import Balancer
-from dynbalance.balancer.upstream import Applied, Upstream
 from dynbalance.errors import StoreError, StoreUnavailable
 from dynbalance.log import Logger
 from dynbalance.store.contract import Snapshot, Store
-from dynbalance.store.reports import Report, SyncAnswer
+from dynbalance.store.reports import Mended
+from dynbalance.store.view import View
 
 FIRST_ROUND = 5.0
 """Seconds that a start waits for the first exchange at most."""
 
 LEAVE = 2.0
 """Seconds that the end waits for the store at most."""
+
+
+TOLD = 10
+"""Servers that one line of the log names at most."""
 
 
 class Contact(Enum):
@@ -40,76 +43,8 @@ class Contact(Enum):
     BROKEN = "broken"
 
 
-class View:
-    """
-    What this node knows of one upstream in the store.
-
-    @ivar checked: whether what health checks have found counts here.
-    @ivar snapshot: the last one applied; C{None} before the first.
-    @ivar seen: the C{seq} of the last answer whose totals were applied.
-    @ivar full: whether the next report has to tell everything.
-    @ivar stale: whether the servers have to be loaded again whatever the
-        revision says: after an outage the store may be another one.
-    """
-
-    __slots__ = ("_refused", "checked", "full", "seen", "snapshot", "stale", "upstream")
-
-    def __init__(self, upstream: Upstream, checked: bool) -> None:
-        self.upstream = upstream
-        self.checked = checked
-        self.snapshot: Snapshot | None = None
-        self.seen = 0
-        self.full = True
-        self.stale = True
-        self._refused: set[str] = set()
-
-    def restart(self) -> None:
-        """Forget what was agreed: nobody knows what the store still has."""
-        self.seen = 0
-        self.full = True
-        self.stale = True
-
-    def report(self) -> Report:
-        """What this node has to tell."""
-        return Report(held=self.upstream.report(self.full), full=self.full, seen=self.seen)
-
-    def hear(self, report: Report, answer: SyncAnswer) -> None:
-        """Take over the counts of an answer to C{report}."""
-        if answer.lapsed:
-            # The totals are without our own numbers: of no use until the
-            # store has taken these.
-            self.full, self.seen = True, 0
-            return
-        self.upstream.acknowledge(report.held)
-        self.upstream.apply_totals(answer.totals, answer.complete)
-        self.full, self.seen = False, answer.seq
-
-    def is_behind(self, revision: int) -> bool:
-        """Whether the servers have to be loaded."""
-        return self.stale or self.snapshot is None or self.snapshot.revision != revision
-
-    def apply(self, snapshot: Snapshot) -> Applied:
-        """
-        Bring the live servers in line, if anything changed.
-
-        @return: what changed; C{refused} holds only what is news.
-        """
-        applied = Applied()
-        if self.is_behind(snapshot.revision):
-            applied = self.upstream.apply(snapshot)
-            if self.checked:
-                self._hear_checks(snapshot.unhealthy)
-            self.stale = False
-        self.snapshot = snapshot
-        news = tuple(line for line in applied.refused if line not in self._refused)
-        self._refused.update(news)
-        return evolve(applied, refused=news)
-
-    def _hear_checks(self, unhealthy: Mapping[str, str]) -> None:
-        for server in self.upstream.servers:
-            cause = unhealthy.get(server.key, "")
-            if cause or server.checked_down:
-                self.upstream.set_checked(server.key, bool(cause), cause)
+def _unheard() -> None:
+    """For a membership whose news nobody wants."""
 
 
 class Membership:
@@ -130,9 +65,11 @@ class Membership:
         sync_interval: float,
         clock: IReactorTime,
         checked: Collection[str] = (),
+        noted: Callable[[], None] = _unheard,
     ) -> None:
         """
         @param checked: the upstreams that have health checks.
+        @param noted: is called when L{known} says something new.
         @param lease: seconds of silence after which this node counts as dead.
         @param sync_interval: seconds from one exchange to the next; a slow
             answer delays the next one, there are never two at once.
@@ -146,7 +83,10 @@ class Membership:
         self._views = {
             upstream.name: View(upstream, upstream.name in checked) for upstream in balancer
         }
+        self._noted = noted
+        self._origin = ""
         self._contact = Contact.UNTRIED
+        self._why = "the store was not reached yet"
         self._since = clock.seconds()
         self._last = clock.seconds()
         self._loop = LoopingCall(self._begin_round)
@@ -172,6 +112,27 @@ class Membership:
         """The last snapshot of an upstream, or C{None} if there never was one."""
         return self._views[upstream].snapshot
 
+    def require(self) -> None:
+        """
+        To be called before an order is given to the store: what it has has to
+        be agreed upon first, for it may be about to be given back.
+
+        @raise StoreUnavailable: the last exchange failed, or there was none.
+        """
+        if not self.available:
+            raise StoreUnavailable(self._why)
+
+    def remember(self, snapshots: Mapping[str, Snapshot], origin: str) -> None:
+        """
+        Hear, before the start, what an earlier process knew.  It is used while
+        the store is away, and given back if the store has lost it.
+
+        @param origin: where it is from and how old it is, for the log.
+        """
+        self._origin = origin
+        for name, view in self._views.items():
+            view.remembered = snapshots.get(name)
+
     def start(self) -> Deferred[None]:
         """
         Begin.
@@ -181,7 +142,7 @@ class Membership:
         """
         self._last = self._since = self._clock.seconds()
         self._loop.start(self._interval)
-        return self._until_idle(FIRST_ROUND)
+        return self._until_idle(FIRST_ROUND).addCallback(lambda _: self._recall())
 
     def stop(self) -> Deferred[None]:
         """
@@ -202,14 +163,50 @@ class Membership:
         return Deferred.fromCoroutine(self._load(self._views[upstream]))
 
     async def _load(self, view: View) -> Snapshot:
-        snapshot = await self._store.snapshot(view.upstream.name)
+        name = view.upstream.name
+        snapshot = await self._store.snapshot(name)
+        lost = view.lost_by(snapshot)
+        if lost is not None:
+            await self._restore(name, lost)
+            snapshot = await self._store.snapshot(name)
+        news = view.is_behind(snapshot.revision, snapshot.era)
+        self._apply(view, snapshot)
+        if news:
+            self._noted()
+        return snapshot
+
+    def _apply(self, view: View, snapshot: Snapshot) -> None:
         for line in view.apply(snapshot).refused:
             self._log.error(
                 "Upstream {upstream} has a server that cannot be used: {problem}",
                 upstream=view.upstream.name,
                 problem=line,
             )
-        return snapshot
+
+    async def _restore(self, upstream: str, lost: Snapshot) -> None:
+        count = await self._store.restore(upstream, lost, self.node)
+        if count is not None:
+            self._log.warn(
+                "The store had lost upstream {upstream}: {count} servers were given back"
+                " as of revision {revision}",
+                upstream=upstream,
+                count=count,
+                revision=lost.revision,
+            )
+
+    def _recall(self) -> None:
+        """Without the store, go by what an earlier process knew."""
+        for name, view in self._views.items():
+            if view.remembered is None or view.snapshot is not None:
+                continue
+            self._log.warn(
+                "The store is away: upstream {upstream} has the {count} servers of {origin}",
+                count=len(view.remembered.servers),
+                upstream=name,
+                origin=self._origin,
+            )
+            self._apply(view, view.remembered)
+            view.restart()
 
     def _begin_round(self) -> Deferred[None]:
         self._running = Deferred.fromCoroutine(self._round())
@@ -253,12 +250,12 @@ class Membership:
                 upstream.tick()
             await self._exchange()
         except StoreUnavailable as error:
-            if self._lost(Contact.AWAY):
+            if self._lost(Contact.AWAY, str(error)):
                 self._log.warn(
                     "Store lost: {error}; traffic goes on from memory", error=str(error)
                 )
         except Exception:  # noqa: BLE001 - the exchange has to outlive every mistake
-            if self._lost(Contact.BROKEN):
+            if self._lost(Contact.BROKEN, "the exchange with the store failed"):
                 self._log.failure("The exchange with the store failed; it is tried again")
         else:
             self._found()
@@ -271,11 +268,25 @@ class Membership:
         for name, answer in answers.items():
             views[name].hear(reports[name], answer)
         for name, answer in answers.items():
-            if views[name].is_behind(answer.revision):
+            self._tell_mended(name, answer.mended)
+            if views[name].is_behind(answer.revision, answer.era):
                 await self._load(views[name])
 
-    def _lost(self, contact: Contact) -> bool:
+    def _tell_mended(self, upstream: str, mended: Mapping[str, Mended]) -> None:
+        if not mended:
+            return
+        whole = Mended.CHANGED in mended.values()
+        told = [f"{address} {what.value}" for address, what in mended.items() if address]
+        self._log.warn(
+            "The store's keys of upstream {upstream} were changed by hand: {what}",
+            upstream=upstream,
+            what="whole servers" if whole else _some(told),
+        )
+
+    def _lost(self, contact: Contact, why: str) -> bool:
         """@return: whether it is news."""
+        self._why = why
+        self._recall()
         for view in self._views.values():
             view.restart()
         news, self._contact = self._contact is not contact, contact
@@ -289,3 +300,8 @@ class Membership:
             self._contact = Contact.FINE
             self._since = now
         self._last = now
+
+
+def _some(told: list[str]) -> str:
+    more = len(told) - TOLD
+    return ", ".join(told[:TOLD]) + (f" and {more} more" if more > 0 else "")

@@ -34,6 +34,9 @@ from dynbalance.store.transitions import added, beaten, edited, ordered, overdue
 
 _T = TypeVar("_T")
 
+ERA = "memory"
+"""What is forgotten with its process has one era."""
+
 
 class Clock(Protocol):
     """Tells the time; any C{IReactorTime} does."""
@@ -153,6 +156,7 @@ class MemoryStore:
                 now=self._now(),
                 servers=servers,
                 unhealthy=dict(here.unhealthy),
+                era=ERA,
             )
         )
 
@@ -306,6 +310,7 @@ class MemoryStore:
             lapsed=lapsed,
             late=late,
             last=here.ledger.last(node),
+            era=ERA,
         )
 
     def grant(
@@ -324,6 +329,10 @@ class MemoryStore:
             return succeed(evolve(answer, totals={a: ledger.totals.get(a, 0) for a in counts}))
         complete, totals = ledger.changes(seen, here.servers)
         return succeed(evolve(answer, totals=totals, complete=complete, seq=ledger.seq))
+
+    def restore(self, upstream: str, snapshot: Snapshot, by: str) -> Deferred[int | None]:
+        # It loses nothing before its end, and then nobody is there to give it back.
+        return succeed(None)
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         for name in upstreams:

@@ -8,8 +8,17 @@ Knows the values; refuses to know who asks and how it is counted.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 
 from attrs import field, frozen
+
+
+class Mended(Enum):
+    """What an exchange made of a server that somebody changed by hand."""
+
+    REMOVED = "removed"
+    COMPLETED = "completed"
+    CHANGED = "changed"
 
 
 @frozen(slots=True, kw_only=True)
@@ -56,6 +65,10 @@ class SyncAnswer:
         nothing of it was applied.
     @ivar last: the number of the last call that it has heard; the next one's
         must be larger.
+    @ivar era: changes when the store was emptied, and when it was given back
+        what it had lost.
+    @ivar mended: address -> what became of it after it was changed by hand;
+        an empty address for whole servers that came or went.
     """
 
     revision: int
@@ -65,6 +78,8 @@ class SyncAnswer:
     lapsed: bool = False
     late: bool = False
     last: int = 0
+    era: str = ""
+    mended: Mapping[str, Mended] = field(factory=dict)
 
 
 @frozen(slots=True, kw_only=True)

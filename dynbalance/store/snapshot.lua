@@ -7,4 +7,5 @@ return {
   redis.call('HGETALL', u.heartbeat),
   redis.call('ZRANGE', u.zset, 0, -1, 'WITHSCORES'),
   redis.call('HGETALL', u.unhealthy),
+  redis.call('HGET', u.sync, 'era') or '',
 }

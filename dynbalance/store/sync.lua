@@ -5,7 +5,8 @@
 -- grants are settled, n, and n times address and count.
 -- Answers for each upstream: revision, sequence number, 1 if the totals are all
 -- there are, 1 if the node must report in full, 1 if the call came late, the
--- number of the last call, and address and total in turn.
+-- number of the last call, address and total in turn, the era, and what was
+-- changed by hand.
 
 local REMEMBERED = 1000
 
@@ -56,6 +57,7 @@ for first = 1, #KEYS, FIXED + 2 do
   local late = number > 0 and number <= last
   if not late then heard(u, at, tonumber(lease)) end
   reap(u, at)
+  local era, found = look(u, at, node)
   local live = redis.call('ZSCORE', u.nodes, node)
   local lapsed = not live and not full
   if not live then kept = {} end
@@ -90,6 +92,8 @@ for first = 1, #KEYS, FIXED + 2 do
     late and 1 or 0,
     last,
     totals,
+    era,
+    found,
   }
 end
 return answers

@@ -734,6 +734,7 @@ class StoreAwayTests(ApiCase):
     def test_loss_after_the_change(self) -> None:
         """A change that was made is answered as made, though it cannot be read back."""
         self.store.find()
+        self.clock.advance(0.1)
         inner = self.store.inner.add
 
         def add_and_lose(*arguments: Any) -> Any:

@@ -122,13 +122,19 @@ class AwayTests(StoreCase):
         self.redis("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         self.assert_well()
 
-    def test_emptied(self) -> None:
-        """Whoever empties the store has removed the servers."""
-        self.redis("FLUSHALL")
-        wait_until(lambda: self.daemon.status() == {}, "no servers")
-        self.assertEqual(502, ask(self.daemon.http).status)
+    def test_removed(self) -> None:
+        """Who takes the last server out by the API or by hand wants none."""
+        self.daemon.call("remove", host=LOOPBACK, port=self.backend.port)
+        self.assertEqual({}, self.daemon.status())
         self.daemon.add(self.backend.port)
-        self.assert_serves()
+        self.redis("DEL", "upstream:servers:meta")
+        wait_until(lambda: self.daemon.status() == {}, "no servers")
+        wait_until(
+            lambda: self.redis("EXISTS", "upstream:servers:zset", "upstream:heartbeat") == "0",
+            "nothing left of them",
+        )
+        self.assertEqual(502, ask(self.daemon.http).status)
+        self.assertIn(f"by hand: {self.backend.address} removed", self.daemon.process.log())
 
     def test_clocks_stand_still(self) -> None:
         """Nobody expires for heartbeats that found the store away."""

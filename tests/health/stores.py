@@ -156,6 +156,10 @@ class DoorStore:
         )
         return self._pass("grant", answer)
 
+    def restore(self, upstream: str, snapshot: Snapshot, by: str) -> Deferred[int | None]:
+        answer = None if self.failure else self.inner.restore(upstream, snapshot, by)
+        return self._pass("restore", answer)
+
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         return self._pass("leave", None if self.failure else self.inner.leave(node, upstreams))
 

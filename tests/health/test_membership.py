@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.balancer import Balancer, UpstreamOrder
-from dynbalance.store.contract import Intent
+from dynbalance.errors import StoreUnavailable
+from dynbalance.store.contract import Intent, Snapshot
 from dynbalance.store.membership import FIRST_ROUND, LEAVE, Membership
-from dynbalance.store.reports import Report
+from dynbalance.store.reports import Mended, Report
 from tests.health.stores import DoorStore, order
 
 LEASE = 10.0
@@ -243,6 +246,165 @@ class MembershipTests(TestCase):
         self.successResultOf(answer)
         self.clock.advance(INTERVAL)
         self.assertIsNone(self.upstream.choose())
+
+    def lose_all(self, given_back: bool) -> list[tuple[str, Snapshot, str]]:
+        """
+        Let the store be emptied.
+
+        @param given_back: whether it takes what it is given back.
+        @return: gets what it is given back.
+        """
+        whole, calls = self.store.inner.snapshot, []
+
+        def empty(upstream: str) -> Deferred[Snapshot]:
+            return succeed(Snapshot(revision=0, now=1.0, era="new"))
+
+        def restore(upstream: str, snapshot: Snapshot, by: str) -> Deferred[int | None]:
+            calls.append((upstream, snapshot, by))
+            if given_back:
+                self.patch(self.store.inner, "snapshot", whole)
+            return succeed(len(snapshot.servers) if given_back else None)
+
+        self.patch(self.store.inner, "snapshot", empty)
+        self.patch(self.store.inner, "restore", restore)
+        return calls
+
+    def test_gives_back_what_was_lost(self) -> None:
+        """A store that was emptied is told what it knew; the servers never go."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        known = self.membership.known("default")
+        calls = self.lose_all(given_back=True)
+        with capturedLogs() as events:
+            self.successResultOf(self.membership.refresh("default"))
+        self.assertEqual([("default", known, "one")], calls)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+        self.assertEqual([LogLevel.warn], [event["log_level"] for event in events])
+
+    def test_believes_a_store_that_refuses(self) -> None:
+        """Who is refused takes what the store has."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        calls = self.lose_all(given_back=False)
+        with capturedLogs() as events:
+            self.successResultOf(self.membership.refresh("default"))
+            self.successResultOf(self.membership.refresh("default"))
+        self.assertEqual((1, [], []), (len(calls), self.keys(), events))
+
+    def test_nothing_is_no_loss(self) -> None:
+        """Nobody gives back an upstream in which there was never anything."""
+        self.successResultOf(self.membership.start())
+        calls = self.lose_all(given_back=True)
+        self.successResultOf(self.membership.refresh("default"))
+        self.assertEqual([], calls)
+
+    def test_lost_before_it_is_given_back(self) -> None:
+        """A store that is lost again before it was told leaves the servers as they are."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.lose_all(given_back=True)
+        away = StoreUnavailable("again")
+        self.patch(self.store.inner, "restore", lambda *_: fail(away))
+        self.failureResultOf(self.membership.refresh("default"), StoreUnavailable)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+
+    def test_changes_by_hand_are_told(self) -> None:
+        """What the store mended is one line of the log, of limited length."""
+        self.successResultOf(self.membership.start())
+        sync = self.store.inner.sync
+        mended = {f"10.0.0.{i}:80": Mended.REMOVED for i in range(12)}
+
+        def mend(*args: object) -> object:
+            answers = self.successResultOf(sync(*args))
+            return succeed({name: evolve(each, mended=mended) for name, each in answers.items()})
+
+        self.patch(self.store.inner, "sync", mend)
+        with capturedLogs() as events:
+            self.clock.advance(INTERVAL)
+        self.assertEqual(2, len(events))
+        self.assertTrue(events[0]["what"].startswith("10.0.0.0:80 removed, "))
+        self.assertTrue(events[0]["what"].endswith("10.0.0.9:80 removed and 2 more"))
+
+    def test_orders_need_agreement(self) -> None:
+        """Nobody may give an order before the store and this node agree."""
+        with self.assertRaises(StoreUnavailable):
+            self.membership.require()
+        self.successResultOf(self.membership.start())
+        self.membership.require()
+        self.store.lose()
+        self.clock.advance(INTERVAL)
+        with self.assertRaisesRegex(StoreUnavailable, "the door is closed"):
+            self.membership.require()
+
+    def test_remembered(self) -> None:
+        """With the store away at the start, what was known once is used; later the store is."""
+        self.add(9001)
+        old = self.successResultOf(self.store.inner.snapshot("default"))
+        self.membership.remember({"default": old, "gone": old}, "the file, 3 s old")
+        self.store.lose()
+        with capturedLogs() as events:
+            self.successResultOf(self.membership.start())
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+        self.assertEqual(self.membership.known("default"), old)
+        self.assertIn("the file, 3 s old", [event.get("origin") for event in events])
+        self.successResultOf(self.store.inner.remove("default", "127.0.0.1:9001", "test"))
+        self.add(9002)
+        self.store.find()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.keys(), ["127.0.0.1:9002"])
+
+    def test_remembered_with_the_store_there(self) -> None:
+        """What was known once is not used while the store says what is."""
+        old = Snapshot(revision=1, now=1.0, era="memory")
+        self.add(9001)
+        self.membership.remember({"default": old}, "the file")
+        self.successResultOf(self.membership.start())
+        self.store.lose()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+
+    def test_remembered_and_lost(self) -> None:
+        """What was known once is given back to a store that has lost it."""
+        self.add(9001)
+        old = self.successResultOf(self.store.inner.snapshot("default"))
+        calls = self.lose_all(given_back=True)
+        self.membership.remember({"default": old}, "the file")
+        self.successResultOf(self.membership.start())
+        self.assertEqual([("default", old, "one")], calls)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+
+    def test_remembered_by_a_slow_store(self) -> None:
+        """A store that keeps silent at the start is away as well."""
+        self.add(9001)
+        old = self.successResultOf(self.store.inner.snapshot("default"))
+        self.membership.remember({"default": old}, "the file")
+        self.store.slow = True
+        started = self.membership.start()
+        self.clock.advance(FIRST_ROUND)
+        self.successResultOf(started)
+        self.assertEqual(self.keys(), ["127.0.0.1:9001"])
+
+    def test_news_are_noted(self) -> None:
+        """Whoever keeps what is known hears of each change, and of nothing else."""
+        noted: list[int] = []
+        membership = Membership(
+            self.balancer,
+            self.store,
+            "two",
+            LEASE,
+            INTERVAL,
+            self.clock,
+            noted=lambda: noted.append(membership.known("default").revision),
+        )
+        self.add(9001)
+        self.successResultOf(membership.start())
+        before = len(noted)
+        self.clock.pump([INTERVAL] * 5)
+        self.assertEqual(len(noted), before)
+        self.add(9002)
+        self.clock.pump([INTERVAL] * 5)
+        self.assertEqual(noted[before:], [2])
+        self.successResultOf(membership.stop())
 
     def test_stop_gives_back(self) -> None:
         """At the end the store no longer counts this node's connections."""
