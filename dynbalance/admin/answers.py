@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
 from dynbalance.errors import DynbalanceError
+
+if TYPE_CHECKING:
+    from dynbalance.admin.feed import Stream
 
 Json: TypeAlias = (
     "bool | int | float | str | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
@@ -60,11 +63,14 @@ class Reply:
     """
     All that a front sends: the status, the header fields with the length of
     the body among them, and the body, which it leaves out when HEAD asked.
+
+    @ivar stream: what goes on as the body; C{None} for a body that is whole.
     """
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+    stream: Stream | None = None
 
 
 @frozen(slots=True, kw_only=True)
@@ -75,6 +81,7 @@ class Page:
     body: bytes
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+    stream: Stream | None = None
 
 
 def etag(revision: int) -> bytes:
@@ -104,10 +111,9 @@ def page(answer: Answer, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Page:
 
 def reply(page: Page) -> Reply:
     """The page with the header fields that all pages have."""
-    described = (
-        (b"content-type", page.content_type),
-        (b"content-length", b"%d" % len(page.body)),
-    )
+    described: tuple[tuple[bytes, bytes], ...] = ((b"content-type", page.content_type),)
+    if page.stream is None:
+        described += ((b"content-length", b"%d" % len(page.body)),)
     return Reply(
         status=page.status,
         headers=(
@@ -118,4 +124,5 @@ def reply(page: Page) -> Reply:
             *page.headers,
         ),
         body=page.body,
+        stream=page.stream,
     )

@@ -13,10 +13,10 @@ from dynbalance.admin import parameters as p
 from dynbalance.admin.amending import Amending
 from dynbalance.admin.answers import Answer, Json, Refused
 from dynbalance.admin.scene import Ask, Scene
-from dynbalance.admin.views import moment, server_fields
+from dynbalance.admin.views import line_fields
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.changes import Edit, Line
-from dynbalance.store.contract import ServerRecord, Snapshot
+from dynbalance.store.contract import Snapshot
 from dynbalance.store.undo import reaches, undo
 
 _PART = 500
@@ -90,29 +90,3 @@ class Histories:
             if len(part.lines) < _PART:
                 return
             before = part.lines[-1].id
-
-
-def line_fields(line: Line) -> dict[str, Json]:
-    """A line as the API tells it; what it has not is left out."""
-    told: dict[str, Json] = {
-        "id": line.id,
-        "time": moment(line.at),
-        "revision": line.revision,
-        "by": line.by,
-        "action": line.action,
-        "address": line.address,
-    }
-    if line.before is not None:
-        told["before"] = _state_fields(line.before)
-    if line.after is not None:
-        told["after"] = _state_fields(line.after)
-    if line.cause:
-        told["cause"] = line.cause
-    return told
-
-
-def _state_fields(record: ServerRecord) -> dict[str, Json]:
-    told = server_fields(record)
-    if record.expired:
-        told["expired"] = True
-    return told

@@ -8,20 +8,25 @@ read; refuses to know what is answered.
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
+from zope.interface import implementer
 
 from dynbalance.admin.answers import Reply, page, reply
 from dynbalance.admin.api import BODY_LIMIT, TOO_LARGE, Api
+from dynbalance.admin.feed import Feed, Stream
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.table import UpstreamApi
 
 IDLE = 60.0
 """Seconds of silence after which a connection is closed."""
+
+ROOM = 1 << 20
+"""Bytes of events that are kept for a client that does not take them."""
 
 LINGER = 5.0
 """Seconds that the rest of a refused body is read and thrown away."""
@@ -75,8 +80,67 @@ class _Answering:
         request.setResponseCode(reply.status)
         for name, value in reply.headers:
             request.setHeader(name, value)
+        if reply.stream is not None and request.method != b"HEAD":
+            Listening(request, reply.stream)
+            return
         request.write(reply.body)
         request.finish()
+
+
+@implementer(IPushProducer)
+class Listening:
+    """
+    One request whose answer goes on.  What its client does not take is kept up
+    to L{ROOM} bytes, beside what the connection itself keeps; then the client is
+    dropped: it can come again and say where it was.
+    """
+
+    def __init__(self, request: Request, stream: Stream) -> None:
+        self._request = request
+        self._stream = stream
+        self._kept: list[bytes] = []
+        self._room = ROOM
+        self._paused = False
+        self._over = False
+        request.notifyFinish().addBoth(self._left)
+        request.write(b"")
+        request.registerProducer(self, True)
+        stream.attach(self)
+
+    def tell(self, text: bytes) -> None:
+        if self._over:
+            return
+        if not self._paused:
+            self._request.write(text)
+            return
+        self._kept.append(text)
+        self._room -= len(text)
+        if self._room < 0:
+            self._over = True
+            ITCPTransport(self._request.channel.transport).abortConnection()
+
+    def end(self) -> None:
+        if not self._over:
+            self._over = True
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        kept, self._kept, self._room = self._kept, [], ROOM
+        if kept:
+            self._request.write(b"".join(kept))
+
+    def stopProducing(self) -> None:
+        """The connection is gone; L{_left} hears of it, too."""
+
+    def _left(self, reason: object) -> None:
+        self._over = True
+        self._kept.clear()
+        self._stream.detach(self)
 
 
 class AdminRequest(Request):
@@ -137,10 +201,17 @@ class AdminSite(Site):
     noisy = False
 
     def __init__(self, operations: Operations, pages: Pages, reactor: IReactorTime) -> None:
-        api = Api((*UpstreamApi(operations).endpoints, *pages.endpoints()))
+        self._feed = Feed(operations.scene, reactor)
+        upstream_api = UpstreamApi(operations, self._feed)
+        api = Api((*upstream_api.endpoints, *pages.endpoints()))
         Site.__init__(
             self, ApiResource(api), requestFactory=AdminRequest, timeout=IDLE, reactor=reactor
         )
+
+    def stopFactory(self) -> None:
+        """Nobody can come any more; who listens is let go."""
+        self._feed.stop()
+        Site.stopFactory(self)
 
     def log(self, request: http.Request) -> None:
         """Nothing: orders are logged where they are carried out, and the rest is polling."""

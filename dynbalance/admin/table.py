@@ -10,6 +10,8 @@ from __future__ import annotations
 from dynbalance.admin import parameters as p
 from dynbalance.admin.api import Api, Endpoint
 from dynbalance.admin.backup import Backups
+from dynbalance.admin.feed import Feed
+from dynbalance.admin.happenings import Happenings
 from dynbalance.admin.history import Histories
 from dynbalance.admin.operations import Operations
 
@@ -31,7 +33,8 @@ _UPDATED = (
 class UpstreamApi(Api):
     """What is served under C{/upstream/}."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, feed: Feed | None = None) -> None:
+        """@param feed: where events can be told; not by the traffic listeners."""
         scene = operations.scene
         super().__init__(
             (
@@ -39,6 +42,7 @@ class UpstreamApi(Api):
                 *_upstreams(operations),
                 *_past(Histories(scene)),
                 *_backups(Backups(scene)),
+                _events(Happenings(scene, feed)),
             )
         )
 
@@ -119,6 +123,16 @@ def _past(histories: Histories) -> tuple[Endpoint, ...]:
             histories.rollback,
             "Undo all changes made after a revision",
         ),
+    )
+
+
+def _events(happenings: Happenings) -> Endpoint:
+    return Endpoint(
+        b"/upstream/events",
+        _GET,
+        _ONE,
+        happenings.events,
+        "Tell what happens to the servers while it happens",
     )
 
 

@@ -12,6 +12,7 @@ from attrs import frozen
 from dynbalance.admin.answers import Json
 from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
+from dynbalance.store.changes import Line
 from dynbalance.store.contract import Intent, ServerRecord, Snapshot
 from dynbalance.store.undo import drain_of
 
@@ -142,6 +143,32 @@ def server_fields(record: ServerRecord) -> dict[str, Json]:
         deadline=moment(drain.seconds) if drain.seconds else None,
         then=drain.then.value or None,
     )
+
+
+def line_fields(line: Line) -> dict[str, Json]:
+    """A line as the API tells it; what it has not is left out."""
+    told: dict[str, Json] = {
+        "id": line.id,
+        "time": moment(line.at),
+        "revision": line.revision,
+        "by": line.by,
+        "action": line.action,
+        "address": line.address,
+    }
+    if line.before is not None:
+        told["before"] = _state_fields(line.before)
+    if line.after is not None:
+        told["after"] = _state_fields(line.after)
+    if line.cause:
+        told["cause"] = line.cause
+    return told
+
+
+def _state_fields(record: ServerRecord) -> dict[str, Json]:
+    told = server_fields(record)
+    if record.expired:
+        told["expired"] = True
+    return told
 
 
 def _fixed(server: Server) -> dict[str, Json]:

@@ -32,8 +32,8 @@ class SiteCase(TestCase):
         self.balancer = Balancer([UpstreamOrder(name="default")], reactor.seconds, lambda: 0.0)
         self.membership = Membership(self.balancer, self.store, "one", 10.0, 0.1, reactor)
         operations = Operations(self.balancer, self.store, self.membership, 30.0, True)
-        site = AdminSite(operations, Pages(self.balancer, self.membership), reactor)
-        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.site = AdminSite(operations, Pages(self.balancer, self.membership), reactor)
+        self.port = port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.listening = port.getHost().port
         self.url = f"http://127.0.0.1:{self.listening}"
         self.addCleanup(port.stopListening)
