@@ -16,7 +16,7 @@ from difflib import unified_diff
 from attrs import field, frozen
 
 from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import LOOPBACK, EndToEndCase, accepts, free_port, program
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, accepts, free_port, program, wait_until
 from tests.endtoend.stage import NOTHING, Act, Answer, Asked, Client, Stage, request
 
 MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
@@ -196,6 +196,8 @@ class Beside(EndToEndCase):
 
         def played(scene: Scene, port: int, stage: Stage) -> Played:
             answers = scene.script(scene, port)
+            # What is given up is closed at once, and not with the end of everything.
+            wait_until(lambda: not stage.busy, "the servers")
             return Played(answers=tuple(answers), asked=tuple(stage.asked))
 
         with ThreadPoolExecutor(2 * len(scenes)) as pool:
@@ -334,6 +336,7 @@ scgi_temp_path {directory}/scgi;
 server_names_hash_bucket_size 128;
 large_client_header_buffers 4 32k;
 map $http_upgrade $connection_upgrade {{ "" ""; default upgrade; }}
+proxy_buffering off;
 proxy_http_version 1.1;
 proxy_set_header Host $http_host;
 proxy_set_header Connection $connection_upgrade;

@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 
@@ -32,6 +33,7 @@ class Act:
 
     @ivar answer: is sent when the request is here, or all of its head when
         C{early}.
+    @ivar pause: seconds after each byte of the body.
     @ivar then: C{"keep"} the connection, C{"close"} or C{"reset"} it, C{"hang"}
         until the other side closes it, or until then C{"echo"} what comes.
     """
@@ -39,6 +41,19 @@ class Act:
     answer: bytes = b""
     then: str = "keep"
     early: bool = False
+    pause: float = 0.0
+
+    def send(self, skt: socket.socket, line: str) -> None:
+        """@param line: of the request; what asks with HEAD gets no body."""
+        head, end, body = self.answer.partition(b"\r\n\r\n")
+        whole = head + end + body * (not line.startswith("HEAD "))
+        if not self.pause:
+            skt.sendall(whole)
+            return
+        skt.sendall(head + end)
+        for byte in body:
+            time.sleep(self.pause)
+            skt.sendall(bytes([byte]))
 
 
 def answer(
@@ -83,6 +98,8 @@ class Stage:
     The servers of one scene.
 
     @ivar asked: what they were asked, in this order.
+    @ivar busy: requests that are not whole yet, or that nobody has given up
+        though they are not answered.
     @ivar lock: for what their threads share.
     """
 
@@ -93,6 +110,7 @@ class Stage:
             that nobody started.
         """
         self.asked: list[Asked] = []
+        self.busy = 0
         self.lock = threading.Lock()
         self._ports: list[int] = []
         for number, acts in enumerate(casts):
@@ -135,24 +153,25 @@ class Stage:
         with skt, contextlib.suppress(OSError), skt.makefile("rb") as reading:
             while (head := _head(reading)) is not None:
                 line, fields = head
-                # One request belongs to one act, whoever comes at the same time.
                 with self.lock:
+                    # One request belongs to one act, whoever comes at the same time.
                     act = next(turns)
                     place = len(self.asked)
                     told = tuple(sorted(fields))
                     self.asked.append(Asked(number, connection, line, told))
-                answered = act.answer
-                if line.startswith("HEAD "):
-                    answered = answered.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-                if act.early:
-                    skt.sendall(answered)
-                body = b"".join(_body(reading, dict(fields)))
-                with self.lock:
+                    self.busy += 1
+                try:
+                    if act.early:
+                        act.send(skt, line)
+                    body = b"".join(_body(reading, dict(fields)))
                     self.asked[place] = Asked(number, connection, line, told, body)
-                if not act.early:
-                    skt.sendall(answered)
-                if act.then == "hang":
-                    skt.recv(1)
+                    if not act.early:
+                        act.send(skt, line)
+                    if act.then == "hang":
+                        skt.recv(1)
+                finally:
+                    with self.lock:
+                        self.busy -= 1
                 while act.then == "echo" and (data := reading.read1(65536)):
                     skt.sendall(data)
                 if act.then == "reset":

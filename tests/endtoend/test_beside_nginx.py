@@ -6,12 +6,16 @@ has the reason.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+
+from attrs import evolve
 
 from tests.endtoend.beside import (
     Beside,
     Player,
     Scene,
+    Script,
     absent,
     ask,
     asks,
@@ -56,6 +60,20 @@ def half_a_body(scene: Scene, port: int) -> Sequence[Answer]:
     answers = [client.listen("POST")]
     client.close()
     return [*answers, ask(scene, port, request())]
+
+
+def leaves(*requests: bytes) -> Script:
+    """A client that does not wait for the answer to its first request, and then asks these."""
+
+    def script(scene: Scene, port: int) -> Sequence[Answer]:
+        client = Client(port)
+        client.send(named(scene, request()))
+        time.sleep(0.3)
+        client.close()
+        time.sleep(0.2)
+        return asks(*requests)(scene, port)
+
+    return script
 
 
 def invalid(name: str, fields: str) -> Scene:
@@ -201,6 +219,41 @@ class JudgementTests(Beside):
             )
         )
 
+    def test_left(self) -> None:
+        """A client that leaves says nothing against the server, whose connection is closed."""
+        left = Scene(
+            name="left",
+            players=[player(HANG, OK, fail_timeout=60), player(OK)],
+            script=leaves(*[request()] * 4),
+        )
+        played = self.assert_alike(left)["left"]
+        self.assertEqual([0, 1, 0, 1, 0], played.servers)
+        self.assertEqual([200] * 4, played.statuses)
+
+    def test_times(self) -> None:
+        """A server has its time between two reads; what comes too late cuts the answer off."""
+        slow = bare("HTTP/1.1 200 OK\nContent-Length: 5", b"abcde")
+        stuck = bare("HTTP/1.1 200 OK\nContent-Length: 9", b"short", "hang")
+        times = {"read_timeout": 0.6}
+        self.assert_alike(
+            Scene(
+                name="slow", players=[player(evolve(slow, pause=0.25))],
+                upstream=times, script=asks(),
+            ),
+            Scene(
+                name="too-slow", players=[player(evolve(slow, pause=1.2)), player(OK)],
+                upstream=times, script=asks(request(), request(), request()),
+            ),
+            Scene(
+                name="stuck", players=[player(stuck), player(OK)],
+                upstream=times, script=asks(times=4),
+            ),
+            Scene(
+                name="without-a-word", players=[player(HANG, OK), player(OK)],
+                upstream={**times, "next_upstream": ["error"]}, script=asks(times=4),
+            ),
+        )  # fmt: skip
+
     def test_windows(self) -> None:
         """After C{fail_timeout} one request is a probe; its failure costs as much again."""
         probed = {
@@ -287,6 +340,11 @@ class TurnTests(Beside):
             Scene(
                 name="given-back", players=[player(CLOSE, **one, max_fails=0)], script=asks(times=3)
             ),
+            Scene(name="idle-is-free", players=[player(OK, **one)], script=asks(times=3)),
+            Scene(
+                name="left", players=[player(HANG, OK, **one)],
+                script=leaves(request(), request()),
+            ),
         )  # fmt: skip
 
 
@@ -328,6 +386,7 @@ class KeptTests(Beside):
             "time": ([player(OK)], {"keepalive_time": 1.0}, 0.7),
             "idle": ([player(OK)], {"max_idle_time": 0.4}, 0.8),
             "not-idle": ([player(OK)], {"max_idle_time": 4.0}, 0.4),
+            "server-ends": ([player(answer(then="close"))], {}, 0.2),
             "one-for-both": (pair, {"keepalive": 1}, 0),
             "none": (pair, {"keepalive": 0}, 0),
         }
@@ -505,6 +564,26 @@ class MessageTests(Beside):
         both = self.play(*(invalid(name, head) for name, head in forgiven.items()))
         for scene in [*played.values(), *(ours for _, ours in both.values())]:
             self.assertEqual([502], scene.statuses)
+
+    def test_too_large(self) -> None:
+        """A body above the limit is 413, at its limit it is not."""
+        chunks = b"5\r\nabcde\r\n1\r\nf\r\n0\r\n\r\n"
+        self.assert_alike(
+            *(
+                Scene(
+                    name=word("limit", *["buffered"] * buffered),
+                    players=[player(OK)],
+                    upstream={"client_max_body_size": 5},
+                    script=asks(
+                        request("POST", body=b"abcde"),
+                        request("POST", body=b"abcdef"),
+                        request("PUT", more="Transfer-Encoding: chunked\r\n") + chunks,
+                    ),
+                    buffered=buffered,
+                )
+                for buffered in (False, True)
+            )
+        )
 
     def test_upgrade(self) -> None:
         """Another protocol, with what either side says early, up to the end."""

@@ -44,7 +44,6 @@ class Lines(Stage):
 
     def __init__(self, case: EndToEndCase, casts: Sequence[Sequence[Act] | None]) -> None:
         self.heard: list[tuple[int, bytes]] = []
-        self.busy = 0
         super().__init__(case, casts)
 
     def serve(
