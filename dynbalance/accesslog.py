@@ -9,15 +9,80 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import IO, Any
+from typing import IO, Any, Protocol
+from weakref import WeakValueDictionary
 
 
-def open_log(to: str) -> IO[str]:
+class Out(Protocol):
+    """What lines are written to: an open file of text, or something like it."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+class LogFile:
     """
+    An access log, to be opened anew when it was moved away.
+
     @param to: C{stdout} or a path, which is appended to.
     @raise OSError: it cannot be written.
     """
-    return sys.stdout if to == "stdout" else open(to, "a", encoding="utf-8")
+
+    def __init__(self, to: str) -> None:
+        self._to = to
+        self._out = self._opened()
+
+    def __repr__(self) -> str:
+        return f"<LogFile {self._to}>"
+
+    def _opened(self) -> IO[str]:
+        return sys.stdout if self._to == "stdout" else open(self._to, "a", encoding="utf-8")
+
+    def reopen(self) -> None:
+        """@raise OSError: it cannot be written; the one before still is."""
+        before, self._out = self._out, self._opened()
+        if before is not self._out:
+            before.close()
+
+    def write(self, text: str) -> object:
+        return self._out.write(text)
+
+    def flush(self) -> object:
+        return self._out.flush()
+
+
+class LogFiles:
+    """The open ones, each once; what nobody uses any more is closed."""
+
+    def __init__(self) -> None:
+        self._files: WeakValueDictionary[str, LogFile] = WeakValueDictionary()
+
+    def __repr__(self) -> str:
+        return f"<LogFiles {', '.join(self._files)}>"
+
+    def open(self, to: str) -> LogFile:
+        """
+        Open a log, or open it anew.
+
+        @raise OSError: it cannot be written.
+        """
+        file = self._files.get(to)
+        if file is None:
+            file = self._files[to] = LogFile(to)
+        else:
+            file.reopen()
+        return file
+
+    def reopen(self) -> list[str]:
+        """@return: what could not be opened anew, and why."""
+        problems = []
+        for to, file in list(self._files.items()):
+            try:
+                file.reopen()
+            except OSError as failed:
+                problems.append(f"{to}: {failed.strerror}")
+        return problems
 
 
 class LineLog:
@@ -31,7 +96,7 @@ class LineLog:
     def __init__(
         self,
         listener: str,
-        out: IO[str],
+        out: Out,
         wall: Callable[[], float],
         now: Callable[[], float],
     ) -> None:

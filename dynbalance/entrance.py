@@ -17,7 +17,6 @@ from dynbalance.errors import ConfigError
 from dynbalance.http.http2 import Http2Clients
 from dynbalance.http.listener import HttpListener
 from dynbalance.net.prefaced import Prefaced, everybody, nobody_asks, welcome
-from dynbalance.net.tls import ServerTls, nothing_to_swap
 from dynbalance.net.tlsport import TlsListener
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from dynbalance.config.listeners import HttpConfig, StreamConfig
     from dynbalance.net.deadlines import Deadlines
     from dynbalance.net.hub import Hub
-    from dynbalance.net.tls import Swap
+    from dynbalance.net.tls import ServerTls, Swap
     from dynbalance.stream.listener import StreamListener
 
 
@@ -54,20 +53,18 @@ class Entrance:
         cls,
         listener: HttpListener | StreamListener,
         settings: HttpConfig | StreamConfig,
-        option: str,
+        ours: ServerTls | None,
         hub: Hub,
         deadlines: Deadlines,
     ) -> Entrance:
         """
         What the file says of a listener.
 
-        @param option: path of its table.
-        @raise ConfigError: naming each option of C{tls} that is of no use.
+        @param ours: who it is in TLS; C{None} where it speaks none.
         """
         is_http = isinstance(listener, HttpListener)
         entrance = cls("http" if is_http else "stream", settings.listen, listener)
-        if settings.tls is not None:
-            ours = ServerTls.of(settings.tls, f"{option}.tls")
+        if ours is not None:
             entrance._add_tls(ours, hub, deadlines, outermost=not settings.proxy_protocol)
         if settings.proxy_protocol:
             entrance._add_preface(hub, deadlines)
@@ -119,9 +116,10 @@ class Entrance:
         """Connections closed because there was no agreement on TLS, or not in time."""
         return 0 if self._tls is None else self._tls.failed
 
-    def reread(self) -> Swap:
-        """As L{ServerTls.reread}; nothing where there is no TLS."""
-        return nothing_to_swap if self._tls is None else self._tls.tls.reread()
+    def show(self, ours: ServerTls) -> None:
+        """Be another one in TLS to clients that come from now on."""
+        if self._tls is not None:
+            self._tls.tls = ours
 
     def abort_all(self) -> None:
         """Close the connections that are not through yet."""

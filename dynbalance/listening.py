@@ -8,146 +8,161 @@ ports, and when anything begins or ends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 from attrs import frozen
 
-from dynbalance.accesslog import open_log
 from dynbalance.balancer.balancer import Balancer
-from dynbalance.balancer.hookload import load_hook
 from dynbalance.balancer.hookrun import Hook
 from dynbalance.balancer.peers import Peers
 from dynbalance.config import Config, HttpConfig, StreamConfig
-from dynbalance.entrance import noted
-from dynbalance.errors import BadHook, StartRefused
 from dynbalance.http.accesslog import AccessLog
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
 from dynbalance.http.upstream import HttpUpstream
+from dynbalance.materials import Materials
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.hub import Hub
 from dynbalance.net.names import Names
 from dynbalance.net.pipes import Pipes
-from dynbalance.net.reach import Reach
 from dynbalance.stream.accesslog import StreamLog
 from dynbalance.stream.listener import StreamListener
 from dynbalance.stream.options import Destination, StreamOptions
 
 
-def reaches_of(config: Config) -> dict[str, Reach]:
+@frozen(slots=True, kw_only=True)
+class Ground:
     """
-    What connections to the servers of each upstream begin with.
+    What all traffic stands on, from the node's beginning to its end.
 
-    @raise StartRefused: with every file that is of no use.
+    @ivar wall: seconds since the epoch.
     """
-    problems: list[str] = []
-    reaches: dict[str, Reach] = {}
-    for name, table in config.upstreams.items():
-        with noted(problems):
-            reaches[name] = Reach.of(table, f"upstreams.{name}")
-    if problems:
-        raise StartRefused(problems)
-    return reaches
+    balancer: Balancer
+    hub: Hub
+    deadlines: Deadlines
+    names: Names
+    pipes: Pipes
+    wall: Callable[[], float]
 
 
-def hooks_of(config: Config, balancer: Balancer) -> dict[str, Hook]:
+@frozen(slots=True, kw_only=True)
+class Listeners:
     """
-    The balancer hooks of those upstreams that have one.
+    Makes them, and what they lead to.
 
-    @raise StartRefused: with every name that leads to nothing.
+    @ivar mount: the admin API, for listeners that have it.
+    @ivar upstreams: how each is reached by HTTP, by name.
     """
-    problems: list[str] = []
-    hooks: dict[str, Hook] = {}
-    for name, table in config.upstreams.items():
-        if not table.balancer:
-            continue
-        upstream = balancer.upstream(name)
-        try:
-            call = load_hook(table.balancer)
-        except BadHook as bad:
-            problems.append(f"upstreams.{name}.balancer: {bad}")
-        else:
-            hooks[name] = Hook(
+
+    ground: Ground
+    config: Config
+    materials: Materials
+    mount: Mount
+    upstreams: dict[str, HttpUpstream]
+
+    @classmethod
+    def of(
+        cls,
+        ground: Ground,
+        config: Config,
+        materials: Materials,
+        mount: Mount,
+        before: dict[str, HttpUpstream],
+    ) -> Listeners:
+        """
+        @param before: how each upstream was reached until now; what stays as it
+            was keeps its connections.
+        """
+        made = cls(
+            ground=ground, config=config, materials=materials, mount=mount, upstreams={}
+        )
+        for name in config.upstreams:
+            made.upstreams[name] = made._upstream(name, before.get(name))
+        return made
+
+    def _upstream(self, name: str, before: HttpUpstream | None) -> HttpUpstream:
+        ground, table = self.ground, self.config.upstreams[name]
+        upstream = ground.balancer.upstream(name)
+        reach = self.materials.reaches[name]
+        call = self.materials.hooks.get(name)
+        if (
+            before is not None
+            and before.upstream is upstream
+            and before.settings == table
+            and before.reach == reach
+            and call is None
+        ):
+            return before
+        hook = None
+        if call is not None:
+            hook = Hook(
                 call=call,
                 upstream=upstream,
                 peers=Peers(upstream),
                 subsystem="http",
                 timeout=table.balancer_timeout,
             )
-    if problems:
-        raise StartRefused(problems)
-    return hooks
-
-
-@frozen(slots=True, kw_only=True)
-class Listeners:
-    """
-    Makes them.
-
-    @ivar mount: the admin API, for listeners that have it.
-    @ivar upstreams: how each is reached by HTTP, by name.
-    @ivar wall: seconds since the epoch.
-    """
-
-    config: Config
-    balancer: Balancer
-    hub: Hub
-    deadlines: Deadlines
-    names: Names
-    mount: Mount
-    upstreams: dict[str, HttpUpstream]
-    wall: Callable[[], float]
-
-    def http(self) -> list[HttpListener]:
-        """
-        @raise StartRefused: an access log cannot be written.
-        """
-        return [self._http(i, table) for i, table in enumerate(self.config.http)]
-
-    def _http(self, index: int, table: HttpConfig) -> HttpListener:
-        return HttpListener(
+        return HttpUpstream(
+            upstream,
             table,
-            self.upstreams,
-            self.deadlines,
-            self.mount if table.mount_admin else None,
-            self._log(AccessLog, table, f"http[{index}]"),
+            ground.hub,
+            ground.deadlines,
+            ground.names,
+            reach,
+            self.materials.spool if table.request_buffering else None,
+            hook,
         )
 
-    def stream(self) -> list[StreamListener]:
-        """
-        @raise StartRefused: an access log cannot be written.
-        """
-        pipes = Pipes()
-        return [self._stream(i, table, pipes) for i, table in enumerate(self.config.stream)]
-
-    def _stream(self, index: int, table: StreamConfig, pipes: Pipes) -> StreamListener:
-        def destination(name: str) -> Destination:
-            settings = self.config.upstreams[name]
-            to = self.upstreams[name]
-            options = StreamOptions.of(table, settings, to.reach, to.hook)
-            return Destination(self.balancer.upstream(name), options)
-
-        usual = destination(table.upstream)
+    def make(self, table: HttpConfig | StreamConfig) -> HttpListener | StreamListener:
+        """The listener of a table."""
+        ground = self.ground
+        if isinstance(table, HttpConfig):
+            return HttpListener(
+                table,
+                self.upstreams,
+                ground.deadlines,
+                self._mount(table),
+                self._log(AccessLog, table),
+            )
+        usual = self._destination(table, table.upstream)
         return StreamListener(
             usual.options,
             usual.upstream,
-            self.hub,
-            self.deadlines,
-            self.names,
-            pipes,
-            {server_name: destination(name) for server_name, name in table.sni_routes.items()},
-            self._log(StreamLog, table, f"stream[{index}]"),
+            ground.hub,
+            ground.deadlines,
+            ground.names,
+            ground.pipes,
+            self._routes(table),
+            self._log(StreamLog, table),
         )
 
-    def _log(self, kind: Any, table: HttpConfig | StreamConfig, option: str) -> Any:
+    def lead(
+        self, listener: HttpListener | StreamListener, table: HttpConfig | StreamConfig
+    ) -> None:
+        """Let a listener whose table is still the same lead to what there is now."""
+        if isinstance(listener, HttpListener) and isinstance(table, HttpConfig):
+            listener.lead_to(self.upstreams, self._mount(table))
+        elif isinstance(listener, StreamListener) and isinstance(table, StreamConfig):
+            usual = self._destination(table, table.upstream)
+            listener.options, listener.upstream = usual.options, usual.upstream
+            listener.routes = self._routes(table)
+
+    def _mount(self, table: HttpConfig) -> Mount | None:
+        return self.mount if table.mount_admin else None
+
+    def _routes(self, table: StreamConfig) -> dict[str, Destination]:
+        return {
+            server_name: self._destination(table, name)
+            for server_name, name in table.sni_routes.items()
+        }
+
+    def _destination(self, table: StreamConfig, name: str) -> Destination:
+        to = self.upstreams[name]
+        options = StreamOptions.of(table, self.config.upstreams[name], to.reach, to.hook)
+        return Destination(to.upstream, options)
+
+    def _log(self, kind: Any, table: HttpConfig | StreamConfig) -> Any:
         if table.access_log == "off":
             return None
-        out = _opened(table.access_log, f"{option}.access_log")
-        return kind(table.listen, out, self.wall, self.hub.seconds)
-
-
-def _opened(to: str, option: str) -> IO[str]:
-    try:
-        return open_log(to)
-    except OSError as failed:
-        raise StartRefused([f"{option}: {to}: {failed.strerror}"]) from None
+        log = self.materials.logs[table.access_log]
+        return kind(table.listen, log, self.ground.wall, self.ground.hub.seconds)

@@ -1,61 +1,52 @@
 """
-One node: what is built from the configuration, and the order in which it
-begins and ends.
+One node: the order in which it begins, goes on by another configuration, and
+ends.
 
 Beginning: the ports are bound before anything else, so that a port in use ends
 the start at once; they accept when the servers are known, and what connects
-before that waits in the kernel.  Ending: no new work, then what is in flight,
-then the store.
+before that waits in the kernel.  Going on: all that can fail comes first, and
+then everything changes in one turn of the reactor.  Ending: no new work, then
+what is in flight, then the store.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    DeferredList,
-    gatherResults,
-    maybeDeferred,
-)
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import CancelledError, Deferred
 
 from dynbalance import __version__
+from dynbalance.accesslog import LogFiles
 from dynbalance.admin.api import BODY_LIMIT
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.site import AdminSite
 from dynbalance.admin.table import UpstreamApi
-from dynbalance.balancer.balancer import Balancer, UpstreamOrder
-from dynbalance.balancer.options import UpstreamOptions
-from dynbalance.balancer.upstream import FileServer
-from dynbalance.config import Config, HttpConfig, StreamConfig, UpstreamConfig
+from dynbalance.balancer.balancer import Balancer
+from dynbalance.change import needing_restart
+from dynbalance.config import Config
 from dynbalance.demo import DemoServers
-from dynbalance.entrance import Entrance, noted
-from dynbalance.errors import StartRefused, StoreUnusable
-from dynbalance.health.checks import checks_of
-from dynbalance.health.drains import Drains
-from dynbalance.health.heartbeat import HeartbeatCleanup
-from dynbalance.http.listener import HttpListener
+from dynbalance.duties import Duties
+from dynbalance.errors import ConfigError, StartRefused, StoreUnusable
 from dynbalance.http.mounted import Mount
-from dynbalance.http.spool import Spool
-from dynbalance.http.upstream import HttpUpstream
-from dynbalance.listening import Listeners, hooks_of, reaches_of
-from dynbalance.log import Logger
+from dynbalance.listening import Ground
+from dynbalance.log import Logger, set_level
+from dynbalance.materials import Materials, tables_of
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.direct import carrier
 from dynbalance.net.names import Names
+from dynbalance.net.pipes import Pipes
+from dynbalance.orders import checked_in, orders_of
+from dynbalance.ports import OpenPort, Wanted, close_all, open_ports
 from dynbalance.store.choice import store_of, url_beside
-from dynbalance.store.contract import ServerOrder
+from dynbalance.store.contract import Snapshot
 from dynbalance.store.membership import Membership
-from dynbalance.stream.listener import StreamListener
+from dynbalance.traffic import Traffic
 from dynbalance.workers.crew import Crew
 from dynbalance.workers.sockets import Inherited, Opened
 
@@ -72,6 +63,7 @@ class Node(Service):
         what is done once for all of them.
     @param inherited: the listening sockets, by the paths of the listeners'
         options, if this process is one of a crew.
+    @ivar pages: what is served beside the admin API.
     @ivar ending: the end was ordered.
     """
 
@@ -93,12 +85,14 @@ class Node(Service):
         self._reactor = reactor
         self._random = random
         self._wall = wall
-        self._ports: list[IListeningPort] = []
-        self._admin_ports: list[IListeningPort] = []
-        self._entrances: list[Entrance] = []
+        self._logs = LogFiles()
+        self._admin: OpenPort | None = None
+        self._site: AdminSite | None = None
+        self._materials: Materials | None = None
         self._begun: Deferred[None] | None = None
-        self._serving: Deferred[None] = Deferred()
+        self._when_serving: Deferred[None] = Deferred()
         self._demo: DemoServers | None = None
+        self._serving = False
         self.ending = False
 
     # Beginning
@@ -110,14 +104,9 @@ class Node(Service):
         @raise StartRefused: something of it cannot be.
         """
         config, reactor = self._config, self._reactor
-        self.hub = carrier(reactor)
-        self.deadlines = Deadlines(reactor)
-        self.names = Names(reactor, reactor)
-        self.balancer = Balancer(
-            [_upstream_order(name, table) for name, table in config.upstreams.items()],
-            reactor.seconds,
-            self._random,
-        )
+        hub = carrier(reactor)
+        deadlines = Deadlines(reactor)
+        self.balancer = Balancer([], reactor.seconds, self._random)
         try:
             self.store = store_of(config.store, config.state_dir, reactor)
         except StoreUnusable as unusable:
@@ -129,132 +118,94 @@ class Node(Service):
             config.store.lease,
             config.store.sync_interval,
             reactor,
-            [name for name, table in config.upstreams.items() if table.health_check is not None],
         )
-        self._drains = Drains(
+        self._duties = Duties(
             self.store,
             self.membership,
-            config.upstreams,
-            # Heard with one exchange, told with the next; and the store may be slow.
-            max(1.0, 3 * config.store.sync_interval),
             reactor,
+            self._random,
+            once=self._inherited is None,
+            checks=self._crew is None,
         )
-        self._cleanup = HeartbeatCleanup(
-            self.store,
-            self.membership,
-            config.upstreams,
-            config.heartbeat.ttl,
-            config.heartbeat.cleanup_interval,
-            reactor,
-        )
-        self.operations = Operations(
-            self.balancer,
-            self.store,
-            self.membership,
-            config.heartbeat.ttl,
-            config.heartbeat.reenable,
-        )
-        reaches = reaches_of(config)
-        hooks = hooks_of(config, self.balancer)
-        spool = Spool(os.path.join(config.state_dir, "spool"))
-        if any(table.request_buffering for table in config.upstreams.values()):
-            try:
-                spool.prepare()
-            except OSError as failed:
-                raise StartRefused([f"{spool.directory}: {failed.strerror}"]) from None
-        self.http_upstreams = {
-            name: HttpUpstream(
-                self.balancer.upstream(name),
-                table,
-                self.hub,
-                self.deadlines,
-                self.names,
-                reaches[name],
-                spool if table.request_buffering else None,
-                hooks.get(name),
+        self.traffic = Traffic(
+            Ground(
+                balancer=self.balancer,
+                hub=hub,
+                deadlines=deadlines,
+                names=Names(reactor, reactor),
+                pipes=Pipes(),
+                wall=self._wall,
             )
-            for name, table in config.upstreams.items()
-        }
-        listeners = Listeners(
-            config=config,
-            balancer=self.balancer,
-            hub=self.hub,
-            deadlines=self.deadlines,
-            names=self.names,
-            mount=Mount(ask=UpstreamApi(self.operations).answer, max_body=BODY_LIMIT),
-            upstreams=self.http_upstreams,
-            wall=self._wall,
         )
-        self.http = listeners.http()
-        self.stream = listeners.stream()
-        checks = (
-            checks_of(to, self.store, self.membership, reactor, self._random)
-            for to in self.http_upstreams.values()
-        )
-        self._checks = [each for each in checks if each is not None]
-        self._bind()
+        try:
+            materials, ports = self._have(config)
+            if self._crew is not None:
+                self._open_for_crew(self._crew, config, ports)
+        except ConfigError as error:
+            raise StartRefused(error.problems) from None
+        if config.demo:
+            self._prepare_demo(ports)
+        self._follow(config, materials, ports, {})
 
-    def _bind(self) -> None:
-        problems: list[str] = []
-        opened: list[Opened] = []
-
-        def listen(path: str, text: str, factory: Any, reactor: Any) -> list[IListeningPort]:
-            bound: list[IListeningPort] = []
-            listening = serverFromString(reactor, text).listen(factory)
-            listening.addCallbacks(
-                bound.append,
-                lambda failure: problems.append(f"{path}: {text}: {failure.getErrorMessage()}"),
+    def _open_for_crew(self, crew: Crew, config: Config, ports: list[OpenPort]) -> None:
+        """@raise ConfigError: the workers cannot have their sockets."""
+        tables = [path for path, _ in tables_of(config)]
+        try:
+            crew.open(
+                Opened(path, each.text, each.port)
+                for path, each in zip(tables, ports[: len(tables)], strict=True)
             )
-            return bound
+        except ConfigError:
+            self._close_new(ports)
+            raise
 
-        doors: list[tuple[str, HttpConfig | StreamConfig, HttpListener | StreamListener]] = [
-            *((f"http[{i}]", self._config.http[i], http) for i, http in enumerate(self.http)),
-            *((f"stream[{i}]", self._config.stream[i], each) for i, each in enumerate(self.stream)),
-        ]
-        for path, table, listener in doors:
-            with noted(problems):
-                entrance = Entrance.to(listener, table, path, self.hub, self.deadlines)
-                self._entrances.append(entrance)
-                if self._inherited is None:
-                    bound = listen(f"{path}.listen", table.listen, entrance.factory, self.hub)
-                else:
-                    bound = [self._inherited[path].adopted(self.hub, entrance.factory)]
-                self._ports += bound
-                opened += [Opened(path, table.listen, port) for port in bound]
-        self.pages = Pages(
-            self.balancer, self.membership, lambda: self._entrances, crew=self._crew
-        )
+    def _have(self, config: Config) -> tuple[Materials, list[OpenPort]]:
+        """
+        All that can fail.
+
+        @return: the ports are those of the listeners, and behind them the admin
+            API's, where there is one.
+        @raise ConfigError: with all that cannot be had; nothing has changed.
+        """
+        before = None if self._materials is None else (self._config, self._materials)
+        wanted = self.traffic.wanted(config)
         if self._inherited is None:
-            # The admin API keeps answering while the balancer ends.
-            site = AdminSite(self.operations, self.pages, self._reactor)
-            self._admin_ports += listen(
-                "admin.listen", self._config.admin.listen, site, self._reactor
-            )
-        if self._config.demo and not problems and not isinstance(
-            self._admin_ports[0].getHost(), IPv4Address
-        ):
-            problems.append("--demo: its servers look for admin.listen on an IPv4 address")
-        if self._crew is not None and not problems:
-            with noted(problems):
-                self._crew.open(opened)
+            # Its port is last; the API keeps answering while the balancer ends.
+            wanted.append(Wanted("admin", config.admin.listen, self._reactor))
+        problems: list[str] = []
+        ports: list[OpenPort] = []
+        try:
+            ports = open_ports(wanted, self._ports, self._inherited)
+        except ConfigError as error:
+            problems = error.problems
+        try:
+            materials = Materials.gather(config, self._logs, before)
+        except ConfigError as error:
+            self._close_new(ports)
+            raise ConfigError([*error.problems, *problems]) from None
         if problems:
-            for port in self._ports + self._admin_ports:
-                port.stopListening()
-            raise StartRefused(problems)
-        for port in self._ports:
-            port.stopReading()  # type: ignore[attr-defined]
-        if self._config.demo:
-            address: Any = self._admin_ports[0].getHost()
-            url = f"http://127.0.0.1:{address.port}"
-            self._demo = DemoServers(self._reactor, url, self._config.heartbeat.ttl / 3)
+            raise ConfigError(problems)
+        return materials, ports
+
+    @property
+    def _ports(self) -> list[OpenPort]:
+        return self.traffic.ports + ([] if self._admin is None else [self._admin])
+
+    def _close_new(self, ports: list[OpenPort]) -> None:
+        before = self._ports
+        close_all(port for port in ports if port not in before)
+
+    def _prepare_demo(self, ports: list[OpenPort]) -> None:
+        address = ports[-1].port.getHost()
+        if not isinstance(address, IPv4Address):
+            close_all(ports)
+            raise StartRefused(["--demo: its servers look for admin.listen on an IPv4 address"])
+        url = f"http://127.0.0.1:{address.port}"
+        self._demo = DemoServers(self._reactor, url, self._config.heartbeat.ttl / 3)
 
     def startService(self) -> None:
         super().startService()
         self._reactor.callWhenRunning(self._begin)
-
-    def when_begun(self) -> Deferred[None]:
-        """Fires when it serves; to be called once."""
-        return self._serving
 
     def _begin(self) -> None:
         self._begun = Deferred.fromCoroutine(self._open())
@@ -263,21 +214,21 @@ class Node(Service):
     async def _open(self) -> None:
         await self.store.open()
         await self.membership.start()
-        if self._inherited is None:
-            self._cleanup.start()
-            self._drains.start()
+        self._duties.start()
+        self._serving = True
         if self._crew is None:
-            for checks in self._checks:
-                checks.start()
-            for port in self._ports:
-                port.startReading()  # type: ignore[attr-defined]
+            self.traffic.accept()
         else:
             url = url_beside(self._config.store, self.store)
             await self._crew.begin(self._config, self.membership.node, url)
         self._say()
         if self._demo is not None:
             self._demo.start()
-        self._serving.callback(None)
+        self._when_serving.callback(None)
+
+    def when_begun(self) -> Deferred[None]:
+        """Fires when it serves; to be called once."""
+        return self._when_serving
 
     def _say(self) -> None:
         if self._inherited is not None:
@@ -298,6 +249,80 @@ class Node(Service):
         self._log.failure("the start failed", failure)
         self._reactor.stop()
 
+    # Going on
+
+    async def reload(self, config: Config) -> None:
+        """
+        Go on by another configuration; no connection is lost by it.
+
+        @raise ConfigError: with all that is in the way; nothing has changed.
+        """
+        problems = needing_restart(self._config, config)
+        if self._crew is not None:
+            problems.append("workers: several of them follow another configuration by a restart")
+        if problems:
+            raise ConfigError(problems)
+        materials, ports = self._have(config)
+        snapshots = {name: await self.membership.look(name) for name in config.upstreams}
+        if self.ending:
+            self._close_new(ports)
+            return
+        self._follow(config, materials, ports, snapshots)
+
+    def _follow(
+        self,
+        config: Config,
+        materials: Materials,
+        ports: list[OpenPort],
+        snapshots: Mapping[str, Snapshot | None],
+    ) -> None:
+        """
+        Everything that can fail has been done.
+
+        @param ports: as from L{_have}.
+        """
+        materials.swap()
+        self._config, self._materials = config, materials
+        set_level(config.log_level)
+        self.balancer.follow(orders_of(config), snapshots)
+        self.membership.follow(checked_in(config))
+        operations = Operations(
+            self.balancer,
+            self.store,
+            self.membership,
+            config.heartbeat.ttl,
+            config.heartbeat.reenable,
+        )
+        mount = Mount(ask=UpstreamApi(operations).answer, max_body=BODY_LIMIT)
+        listeners = len(config.http) + len(config.stream)
+        self.traffic.follow(config, materials, ports[:listeners], mount)
+        self.pages = Pages(
+            self.balancer, self.membership, lambda: self.traffic.entrances, crew=self._crew
+        )
+        for port in ports[listeners:]:
+            self._lead_admin(port, operations)
+        self._duties.follow(config, self.traffic.upstreams)
+        if self._serving and self._crew is None:
+            self.traffic.accept()
+
+    def _lead_admin(self, port: OpenPort, operations: Operations) -> None:
+        if self._site is None:
+            self._site = AdminSite(operations, self.pages, self._reactor)
+        else:
+            self._site.follow(operations, self.pages)
+        before, self._admin = self._admin, port
+        port.door.lead_to(self._site)
+        port.accept()
+        if before is not None and before is not port:
+            before.close()
+
+    def reopen_logs(self) -> None:
+        """Open the access logs anew, because they were moved away."""
+        for problem in self._logs.reopen():
+            self._log.error("The access log cannot be opened anew: {problem}", problem=problem)
+        if self._crew is not None:
+            self._crew.reopen_logs()
+
     # Ending
 
     def stopService(self) -> Deferred[None]:
@@ -309,81 +334,36 @@ class Node(Service):
         """Wait no longer for what is in flight."""
         if self._crew is not None:
             self._crew.cut()
-        for entrance in self._entrances:
-            entrance.abort_all()
-        for http in self.http:
-            http.abort_all()
-        for stream in self.stream:
-            stream.abort_all()
+        self.traffic.abort_all()
 
     async def _close(self) -> None:
         if self._begun is not None:
             # Only half begun: what is awaited there would end into nothing.
             self._begun.cancel()
-        self._cleanup.stop()
-        self._drains.stop()
         # Another node goes on with them.
-        stopped = DeferredList([checks.stop() for checks in self._checks])
+        stopped = self._duties.stop()
         if self._demo is not None:
             await self._demo.stop()
-        await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        traffic = self.traffic
+        await traffic.close_ports()
         if self._crew is not None:
             self._crew.close_sockets()
             await self._crew.end(self._config.shutdown_timeout)
-        for http in self.http:
-            http.drain()
-        listeners: list[HttpListener | StreamListener] = [*self.http, *self.stream]
-        if not await _within(_all_idle(listeners), self._config.shutdown_timeout, self._reactor):
-            left = sum(listener.active for listener in listeners)
-            self._log.warn("{left} connections are cut after shutdown_timeout", left=left)
+        traffic.drain()
+        if not await _within(traffic.when_idle(), self._config.shutdown_timeout, self._reactor):
+            self._log.warn(
+                "{left} connections are cut after shutdown_timeout", left=traffic.active
+            )
             self.cut_short()
-            await _within(_all_idle(listeners), FAREWELL, self._reactor)
-        for entrance in self._entrances:
-            entrance.abort_all()
-        for upstream in self.http_upstreams.values():
-            upstream.close_idle()
+            await _within(traffic.when_idle(), FAREWELL, self._reactor)
+        traffic.abort_arrivals()
+        traffic.close_idle()
         await stopped
         await self.membership.stop()
-        await DeferredList([maybeDeferred(port.stopListening) for port in self._admin_ports])
+        if self._admin is not None:
+            await self._admin.close()
         await self.store.close()
         self._log.info("{what} has ended", what="dynbalance" if self._inherited is None else "it")
-
-
-def _all_idle(listeners: Iterable[HttpListener | StreamListener]) -> Deferred[Any]:
-    """Fires when none of them has clients."""
-    # Given up on, each of these fails, and nobody else would hear of it.
-    return gatherResults([listener.when_idle() for listener in listeners], consumeErrors=True)
-
-
-def _upstream_order(name: str, table: UpstreamConfig) -> UpstreamOrder:
-    return UpstreamOrder(
-        name=name,
-        policy=table.policy,
-        servers=tuple(
-            FileServer(
-                order=ServerOrder(
-                    address=str(server.address),
-                    host=server.address.host,
-                    port=server.address.port,
-                    weight=server.weight,
-                    max_conns=server.max_conns,
-                    heartbeat=False,
-                    backup=server.backup,
-                    max_fails=server.max_fails,
-                    fail_timeout=server.fail_timeout,
-                ),
-                down=server.down,
-            )
-            for server in table.servers
-        ),
-        options=UpstreamOptions(
-            hash_consistent=table.hash_consistent,
-            slow_start=table.slow_start,
-            queue=table.queue,
-            retry_budget=table.retry_budget,
-            last_good=table.panic == "last_good",
-        ),
-    )
 
 
 def _within(waiting: Deferred[Any], seconds: float, reactor: Any) -> Deferred[bool]:

@@ -19,9 +19,11 @@ from twisted.application.service import IService
 from twisted.internet.protocol import Factory
 from twisted.logger import globalLogBeginner
 
+from dynbalance.config import Config
 from dynbalance.errors import ConfigError
-from dynbalance.log import Logger, set_level
+from dynbalance.log import set_level
 from dynbalance.options import Options, load, refusal
+from dynbalance.reloads import Reloads
 from dynbalance.service import Node
 from dynbalance.store.leash import tie
 from dynbalance.workers.child import Worker
@@ -32,19 +34,25 @@ from dynbalance.workers.wire import Wire
 
 __all__ = ["Options", "makeService", "work"]
 
-_log = Logger()
-
 
 def makeService(options: Options) -> IService:
     """
     @raise SystemExit: the configuration is wrong; every mistake has its line.
     """
+    # twistd may change its directory before it starts what is made here.
+    directory = os.getcwd()
+    environment = dict(os.environ)
+
+    def read() -> Config:
+        config = load(options, environment, lambda path: Path(directory, path).read_bytes())
+        return evolve(
+            config, state_dir=os.path.abspath(os.path.join(directory, config.state_dir))
+        )
+
     try:
-        config = load(options, os.environ, lambda path: Path(path).read_bytes())
+        config = read()
     except ConfigError as error:
         raise refusal(error.problems) from None
-    # twistd may change its directory before it starts what is made here.
-    config = evolve(config, state_dir=os.path.abspath(config.state_dir))
     set_level(config.log_level)
 
     from twisted.internet import reactor as global_reactor
@@ -57,6 +65,7 @@ def makeService(options: Options) -> IService:
     crew = Crew(workers, reactor) if workers > 1 else None
     node = Node(config, reactor, random.random, time.time, crew)
     reactor.callWhenRunning(_end_in_order, reactor, node)
+    reactor.callWhenRunning(_go_on_in_order, reactor, Reloads(node, read))
     return node
 
 
@@ -69,7 +78,7 @@ def work(parent: int) -> None:
     if sys.platform == "linux":
         tie(parent)
     # The terminal, and whoever signals all processes at once, mean the parent.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     globalLogBeginner.beginLoggingTo([LineWriter(sys.stderr)], redirectStandardIO=False)
 
@@ -88,8 +97,6 @@ def _end_in_order(reactor: Any, node: Node) -> None:
     """
     SIGTERM and SIGINT end the daemon with status 0, where Twisted would let
     the signal kill it at the end; a second one cuts what is still in flight.
-    SIGHUP, which asks daemons to read their configuration again, must not end
-    it.
     """
 
     ordered = False
@@ -106,11 +113,24 @@ def _end_in_order(reactor: Any, node: Node) -> None:
     def stop(number: int, frame: object) -> None:
         reactor.callFromThread(end)
 
-    def reload(number: int, frame: object) -> None:
-        reactor.callFromThread(
-            _log.warn, "SIGHUP: the configuration cannot be read again yet; restart instead"
-        )
-
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+
+
+def _go_on_in_order(reactor: Any, reloads: Reloads) -> None:
+    """
+    SIGHUP has the configuration read again; SIGUSR1 has the access logs opened
+    anew, and does what twistd does at it.
+    """
+    rotate = signal.getsignal(signal.SIGUSR1)
+
+    def reload(number: int, frame: object) -> None:
+        reactor.callFromThread(reloads.ask)
+
+    def reopen(number: int, frame: Any) -> None:
+        reactor.callFromThread(reloads.reopen_logs)
+        if callable(rotate):
+            rotate(number, frame)
+
     signal.signal(signal.SIGHUP, reload)
+    signal.signal(signal.SIGUSR1, reopen)

@@ -202,11 +202,21 @@ class AdminSite(Site):
 
     def __init__(self, operations: Operations, pages: Pages, reactor: IReactorTime) -> None:
         self._feed = Feed(operations.scene, reactor)
-        upstream_api = UpstreamApi(operations, self._feed)
-        api = Api((*upstream_api.endpoints, *pages.endpoints()))
         Site.__init__(
-            self, ApiResource(api), requestFactory=AdminRequest, timeout=IDLE, reactor=reactor
+            self,
+            self._resource(operations, pages),
+            requestFactory=AdminRequest,
+            timeout=IDLE,
+            reactor=reactor,
         )
+
+    def follow(self, operations: Operations, pages: Pages) -> None:
+        """Let these answer from now on, also those who are connected."""
+        self.resource = self._resource(operations, pages)
+
+    def _resource(self, operations: Operations, pages: Pages) -> Resource:
+        upstream_api = UpstreamApi(operations, self._feed)
+        return ApiResource(Api((*upstream_api.endpoints, *pages.endpoints())))
 
     def stopFactory(self) -> None:
         """Nobody can come any more; who listens is let go."""

@@ -9,34 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from attrs import frozen
-
-from dynbalance.balancer.options import DEFAULTS, UpstreamOptions
-from dynbalance.balancer.upstream import FileServer, Upstream
+from dynbalance.balancer.options import UpstreamOrder
+from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import UnknownUpstream
+from dynbalance.store.contract import Snapshot
 
-
-@frozen(slots=True, kw_only=True)
-class UpstreamOrder:
-    """
-    What an upstream is made from.
-
-    @ivar policy: one of L{dynbalance.balancer.policies.POLICIES}.
-    @ivar servers: those that the configuration file names.
-    @ivar options: how it is to be run.
-    """
-
-    name: str
-    policy: str = "least_conn"
-    servers: tuple[FileServer, ...] = ()
-    options: UpstreamOptions = DEFAULTS
+__all__ = ["Balancer", "UpstreamOrder"]
 
 
 class Balancer:
     """
     The upstreams of this node.  Iterates over them.
 
-    @ivar upstreams: by name; not to be changed.
+    @ivar upstreams: by name; another mapping after each L{follow}.
+    @ivar retired: those that the configuration names no more; whoever finds
+        that nothing is left of one takes it out.
     """
 
     def __init__(
@@ -50,14 +37,41 @@ class Balancer:
         @param random: a number in [0, 1).
         @raise BadAddress: of one of the servers.
         """
-        self.upstreams: Mapping[str, Upstream] = MappingProxyType(
-            {
-                order.name: Upstream(
-                    order.name, order.policy, order.servers, now, random, order.options
-                )
-                for order in orders
-            }
+        self._now = now
+        self._random = random
+        self.retired: dict[str, Upstream] = {}
+        self.upstreams: Mapping[str, Upstream] = {}
+        self.follow(orders, {})
+
+    def follow(
+        self, orders: Iterable[UpstreamOrder], snapshots: Mapping[str, Snapshot | None]
+    ) -> None:
+        """
+        Go on with these upstreams.  Those that are here already, or were until
+        a moment ago, keep what they carry and know.
+
+        @param snapshots: what the store said last of each.
+        @raise BadAddress: of one of the servers.
+        """
+        before = {**self.retired, **self.upstreams}
+        after: dict[str, Upstream] = {}
+        for order in orders:
+            upstream = before.pop(order.name, None)
+            if upstream is not None:
+                upstream.follow(order, snapshots.get(order.name))
+            else:
+                upstream = self._made(order, snapshots.get(order.name))
+            after[order.name] = upstream
+        self.retired = before
+        self.upstreams = MappingProxyType(after)
+
+    def _made(self, order: UpstreamOrder, snapshot: Snapshot | None) -> Upstream:
+        upstream = Upstream(
+            order.name, order.policy, order.servers, self._now, self._random, order.options
         )
+        if snapshot is not None:
+            upstream.apply(snapshot)
+        return upstream
 
     def upstream(self, name: str) -> Upstream:
         """@raise UnknownUpstream: no upstream has that name."""

@@ -49,7 +49,7 @@ class LastGood:
 
     def choose(self, servers: Iterable[Server], tried: Collection[Server]) -> Server | None:
         """
-        A server to be used against all evidence; no connection is counted.
+        A server to be used against all evidence, with a connection counted.
 
         @param servers: all of the upstream.
         """
@@ -58,8 +58,16 @@ class LastGood:
             if not drawn:
                 drawn = self._two([s for s in tier if s not in tried and not _is_full(s)])
             if drawn:
-                return min(drawn, key=lambda server: server.load / server.weight)
+                server = min(drawn, key=lambda server: server.load / server.weight)
+                # It has no place with its policy that would have to change.
+                server.picks += 1
+                server.held += 1
+                return server
         return None
+
+    def count(self, servers: Iterable[Server]) -> int:
+        """How many there are to choose from."""
+        return sum(map(len, self.candidates(servers)))
 
     def candidates(self, servers: Iterable[Server]) -> tuple[list[Server], list[Server]]:
         """The primaries and the backups to choose from."""
@@ -90,3 +98,20 @@ def _last_good(servers: list[Server]) -> tuple[list[Server], list[Server]]:
 
 def _is_candidate(server: Server) -> bool:
     return server.ordered and not server.failed and (server.expired or server.checked_down)
+
+
+def why_none(
+    servers: Collection[Server], tried: Collection[Server], last_good: LastGood | None
+) -> str:
+    """Why none of these could be chosen, for the log."""
+    if not servers:
+        return "no live upstreams: there are no servers"
+    reasons: dict[str, int] = {}
+    for server in servers:
+        reason = "tried" if server in tried else server.state.value
+        reasons[reason] = reasons.get(reason, 0) + 1
+    counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    why = f"no live upstreams: of {len(servers)} servers {counted}"
+    if last_good is None:
+        return why
+    return f"{why}; panic: {last_good.count(servers)} were good last"

@@ -1,5 +1,5 @@
 """
-How an upstream is to be run, beside its policy and its servers.
+What an upstream is made from, and how it is to be run.
 
 Knows the values; whoever reads the configuration fills them in.
 """
@@ -7,6 +7,8 @@ Knows the values; whoever reads the configuration fills them in.
 from __future__ import annotations
 
 from attrs import frozen
+
+from dynbalance.balancer.roll import FileServer
 
 
 @frozen(slots=True, kw_only=True)
@@ -33,3 +35,19 @@ class UpstreamOptions:
 
 DEFAULTS = UpstreamOptions()
 """What holds where nothing is said."""
+
+
+@frozen(slots=True, kw_only=True)
+class UpstreamOrder:
+    """
+    What an upstream is made from.
+
+    @ivar policy: one of L{dynbalance.balancer.policies.POLICIES}.
+    @ivar servers: those that the configuration file names.
+    @ivar options: how it is to be run.
+    """
+
+    name: str
+    policy: str = "least_conn"
+    servers: tuple[FileServer, ...] = ()
+    options: UpstreamOptions = DEFAULTS

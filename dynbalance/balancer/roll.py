@@ -16,7 +16,7 @@ Knows who is here; refuses to know tiers and policies, and who may be chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 
 from attrs import evolve, frozen
@@ -94,17 +94,37 @@ class Roll:
         """The server that is here and has this route."""
         return self.here.get(self._routes.get(route, ""))
 
-    def list_file(self, plain: FileServer) -> None:
-        """@raise BadAddress: the server has none that is one."""
-        order = plain.order
-        address = Address.parse(order.address)
-        key, nth = order.address, 1
-        while key in self.here:
-            nth += 1
-            key = f"{order.address}#{nth}"
-        server = self._admit(order if nth == 1 else evolve(order, address=key), address)
-        server.from_file = True
-        server.down = plain.down
+    def list_file(self, files: Iterable[FileServer]) -> list[Server]:
+        """
+        Bring the servers in line with a file, instead of the one before.  Those
+        that it names no more wait for L{apply}, which tells whether the store
+        knows them.
+
+        @return: the servers that have to be settled.
+        @raise BadAddress: a server has none that is one.
+        """
+        unsettled = {server: None for server in self.here.values() if server.from_file}
+        for server in unsettled:
+            server.from_file = server.down = False
+            server.record = None
+        listed: dict[str, Server] = {}
+        for plain in files:
+            order = plain.order
+            address = Address.parse(order.address)
+            key, nth = order.address, 1
+            while key in listed:
+                nth += 1
+                key = f"{order.address}#{nth}"
+            if nth > 1:
+                order = evolve(order, address=key)
+            server = self.here.get(key) or self._admit(order, address)
+            unsettled[server] = None
+            if server.usable:
+                server.policy.leave(server)
+            server.obey(order, plain.down)
+            listed[key] = server
+        self.here = {**listed, **self.here}
+        return list(unsettled)
 
     def apply(self, snapshot: Snapshot, now: float) -> tuple[Applied, list[Server]]:
         """

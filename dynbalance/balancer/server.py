@@ -228,6 +228,15 @@ class Server:
         self.fail_timeout = order.fail_timeout
         self.slow_start = order.slow_start
 
+    def obey(self, order: ServerOrder, down: bool) -> None:
+        """Take over what the file says, and nothing else; likewise."""
+        self.follow(order)
+        self.from_file = True
+        self.down = down
+        self.removed = self.expired = False
+        self.intent = Intent.ENABLE
+        self.disabled_reason = self.record = None
+
     def hear(self, record: ServerRecord, since: float) -> None:
         """
         Take over what the store says; likewise.

@@ -42,6 +42,11 @@ class SlowStart:
         if self._begun.pop(server, None) is not None:
             self._weigh(server, 1)
 
+    def end_all(self) -> None:
+        """Likewise, of all that start now."""
+        for server in list(self._begun):
+            self.end(server)
+
     def move(self) -> None:
         """Let the weights grow as far as time has come."""
         if not self._begun:

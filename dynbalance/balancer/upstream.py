@@ -14,10 +14,10 @@ from dynbalance.balancer.address import Address
 from dynbalance.balancer.budget import RetryBudget
 from dynbalance.balancer.counts import SharedCounts
 from dynbalance.balancer.judgement import Judgement
-from dynbalance.balancer.lastgood import LastGood
+from dynbalance.balancer.lastgood import LastGood, why_none
 from dynbalance.balancer.lease import Lease
 from dynbalance.balancer.means import Means
-from dynbalance.balancer.options import DEFAULTS, UpstreamOptions
+from dynbalance.balancer.options import DEFAULTS, UpstreamOptions, UpstreamOrder
 from dynbalance.balancer.policies import POLICIES
 from dynbalance.balancer.roll import Applied, FileServer, Roll
 from dynbalance.balancer.server import Server, State
@@ -59,32 +59,37 @@ class Upstream:
         @raise BadAddress: of one of C{servers}.
         """
         self.name = name
-        self.policy = policy
         self.revision = 0
         self.tries = 0
         self.budget = RetryBudget(options.retry_budget, now)
         self._now = now
+        self._random = random
         self._line = WaitingLine(options.queue, self._choose)
-        self._last_good = LastGood(random) if options.last_good else None
         self._slow_start = SlowStart(options.slow_start, now)
         # Whether a server that becomes ready now starts slowly: not those that
         # are there when this node starts.
         self._gentle = self._loaded = False
+        self._form(policy, options)
+        self._judgement = Judgement(now, self._note_change)
+        self._out = self._judgement.out
+        self._roll = Roll(name, self._make, self._judgement.forget)
+        self._counts = SharedCounts(self._roll)
+        self._arrange(self._roll.list_file(servers))
+        self._gentle = True
+
+    def _form(self, policy: str, options: UpstreamOptions) -> None:
+        self.policy = policy
+        self._last_good = LastGood(self._random) if options.last_good else None
         means = Means(
-            random=random, now=now, freed=self._line.serve, consistent=options.hash_consistent
+            random=self._random,
+            now=self._now,
+            freed=self._line.serve,
+            consistent=options.hash_consistent,
         )
         self._primaries = POLICIES[policy](means)
         self._backups = POLICIES[policy](means)
         self.wants_key = self._primaries.wants_key
         self.wants_times = self._primaries.wants_times
-        self._judgement = Judgement(now, self._note_change)
-        self._out = self._judgement.out
-        self._roll = Roll(name, self._make, self._judgement.forget)
-        self._counts = SharedCounts(self._roll)
-        for plain in servers:
-            self._roll.list_file(plain)
-        self._arrange(self._roll.here.values())
-        self._gentle = True
 
     # Choosing
 
@@ -131,9 +136,6 @@ class Upstream:
         server = self._last_good.choose(self._roll.here.values(), tried)
         if server is None:
             return None
-        # It has no place with its policy that would have to change.
-        server.picks += 1
-        server.held += 1
         if server.fails:
             self._judgement.picked(server)
         return Lease(server)
@@ -160,29 +162,12 @@ class Upstream:
 
     def why_none(self, tried: Collection[Server] = ()) -> str:
         """Why L{choose} gave C{None}, for the log."""
-        if not self._roll.here:
-            return "no live upstreams: there are no servers"
-        reasons: dict[str, int] = {}
-        for server in self._roll.here.values():
-            reason = "tried" if server in tried else server.state.value
-            reasons[reason] = reasons.get(reason, 0) + 1
-        counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        why = f"no live upstreams: of {len(self._roll.here)} servers {counted}"
-        if self._last_good is None:
-            return why
-        return f"{why}; panic: {len(self._panic_servers)} were good last"
+        return why_none(self._roll.here.values(), tried, self._last_good)
 
     @property
     def panicking(self) -> bool:
         """Whether no server is good and those that were good last are used."""
-        return bool(self._panic_servers)
-
-    @property
-    def _panic_servers(self) -> list[Server]:
-        if self._last_good is None:
-            return []
-        primaries, backups = self._last_good.candidates(self._roll.here.values())
-        return primaries + backups
+        return self._last_good is not None and self._last_good.count(self._roll.here.values()) > 0
 
     # Waiting
 
@@ -295,6 +280,27 @@ class Upstream:
             self._last_good.forget()
 
     # Membership
+
+    def follow(self, order: UpstreamOrder, snapshot: Snapshot | None) -> None:
+        """
+        Go on as the configuration says now: with other servers of the file, and
+        with all that was counted and observed of those that stay.
+
+        @param snapshot: what the store said last; C{None} for nothing so far.
+        """
+        self.budget.share = order.options.retry_budget
+        self._line.places = order.options.queue
+        self._slow_start.seconds = order.options.slow_start
+        for server in self._roll.here.values():
+            if server.usable:
+                server.policy.leave(server)
+        self._form(order.policy, order.options)
+        if not self._primaries.gradual:
+            self._slow_start.end_all()
+        self._roll.list_file(order.servers)
+        self._roll.apply(snapshot or Snapshot(revision=0, now=0.0), self._now())
+        self._arrange(self._roll.here.values())
+        self._line.serve()
 
     def apply(self, snapshot: Snapshot) -> Applied:
         """

@@ -112,7 +112,8 @@ class Http2Client(H2Connection):
         self.setTimeout(STALL)
         settings = self.listener.settings
         self._requests += 1
-        if self._requests >= settings.keepalive_requests or not settings.keepalive_timeout:
+        last = self._requests >= settings.keepalive_requests or not settings.keepalive_timeout
+        if last or self.listener.draining:
             self.drain()
 
     # One read may bring frames of a stream that ended by an earlier one.

@@ -42,6 +42,10 @@ class Client(Protocol):
 
     transport: Any
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+
     def drain(self) -> None:
         """Close when what is under way is answered."""
 
@@ -86,7 +90,6 @@ class HttpListener(Factory):
         self.settings = settings
         self.deadlines = deadlines
         self.scheme = b"http" if settings.tls is None else b"https"
-        self.mounted = mounted
         self.access_log = access_log
         self.forwarding = Forwarding(settings.trusted_proxies)
         self.channels: set[Client] = set()
@@ -96,14 +99,20 @@ class HttpListener(Factory):
         self.requests = 0
         self.bad_requests = 0
         self._set_headers = SetHeaders(settings.set_headers)
+        self._rewrites = bool(settings.set_headers)
+        self._waiting: list[Deferred[None]] = []
+        self.lead_to(upstreams, mounted)
+
+    def lead_to(self, upstreams: Mapping[str, HttpUpstream], mounted: Mount | None) -> None:
+        """Let these serve the requests that begin from now on."""
+        settings = self.settings
+        self.mounted = mounted
         self._router = Router(
             (Route(route.host, route.path, upstreams[route.upstream]) for route in settings.routes),
             upstreams[settings.upstream],
         )
-        self._rewrites = bool(settings.set_headers)
         # The usual case needs no look at the routes.
         self._only = None if settings.routes else upstreams[settings.upstream]
-        self._waiting: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
         return f"<HttpListener {self.settings.listen} {len(self.channels)} clients>"
@@ -202,6 +211,16 @@ class HttpListener(Factory):
             self.access_log.refused(unread, client, status, bytes_out, waited, protocol)
 
     # Ending
+
+    def retire(self) -> None:
+        """
+        Let each client's next answer be its last.  Who asks for nothing is not
+        cut off: its next request may be on the way.
+        """
+        self.draining = True
+        for channel in list(self.channels):
+            if not channel.idle:
+                channel.drain()
 
     def drain(self) -> None:
         """Let each client's request under way be its last."""

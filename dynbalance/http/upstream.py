@@ -146,6 +146,11 @@ class HttpUpstream:
             # The server may be gone for good.
             del self.idle[connection.server]
 
+    def retire(self) -> None:
+        """Keep no connection any more: another one has taken this one's place."""
+        self.keepalive = 0
+        self.close_idle()
+
     def close_idle(self) -> None:
         """Close all idle connections."""
         for connection in list(self.oldest):

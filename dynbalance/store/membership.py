@@ -110,7 +110,8 @@ class Membership:
 
     def known(self, upstream: str) -> Snapshot | None:
         """The last snapshot of an upstream, or C{None} if there never was one."""
-        return self._views[upstream].snapshot
+        view = self._views.get(upstream)
+        return None if view is None else view.snapshot
 
     def require(self) -> None:
         """
@@ -132,6 +133,39 @@ class Membership:
         self._origin = origin
         for name, view in self._views.items():
             view.remembered = snapshots.get(name)
+
+    async def look(self, upstream: str) -> Snapshot | None:
+        """What the store says of an upstream now or, when it is away, said last."""
+        view = self._views.get(upstream)
+        if view is not None and view.snapshot is not None:
+            return view.snapshot
+        try:
+            snapshot: Snapshot = await self._store.snapshot(upstream)
+        except StoreUnavailable:
+            return None
+        return snapshot
+
+    def follow(self, checked: Collection[str]) -> None:
+        """
+        The balancer has other upstreams.  Those that it has retired are kept
+        in agreement until nothing is left of them.
+
+        @param checked: the upstreams that have health checks.
+        """
+        for upstream in self._balancer:
+            view = self._views.get(upstream.name)
+            if view is None:
+                self._views[upstream.name] = View(upstream, upstream.name in checked)
+            else:
+                view.check(upstream.name in checked)
+
+    async def _forget_retired(self) -> None:
+        for name in list(self._balancer.retired):
+            if self._views[name].is_empty:
+                await self._store.leave(self.node, [name])
+                # It may have come back meanwhile.
+                if self._balancer.retired.pop(name, None) is not None:
+                    del self._views[name]
 
     def start(self) -> Deferred[None]:
         """
@@ -271,6 +305,8 @@ class Membership:
             self._tell_mended(name, answer.mended)
             if views[name].is_behind(answer.revision, answer.era):
                 await self._load(views[name])
+        if self._balancer.retired:
+            await self._forget_retired()
 
     def _tell_mended(self, upstream: str, mended: Mapping[str, Mended]) -> None:
         if not mended:

@@ -104,6 +104,18 @@ class View:
         self._refused.update(news)
         return evolve(applied, refused=news)
 
+    def check(self, checked: bool) -> None:
+        """Whether what health checks have found counts from now on."""
+        if checked is not self.checked:
+            self.checked = checked
+            known = self.snapshot.unhealthy if self.snapshot is not None and checked else {}
+            self._hear_checks(known)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether this node carries nothing, and the store knows."""
+        return not self.upstream.report(full=True)
+
     def _hear_checks(self, unhealthy: Mapping[str, str]) -> None:
         for server in self.upstream.servers:
             cause = unhealthy.get(server.key, "")

@@ -66,7 +66,8 @@ class StreamListener(ServerFactory):
     """
     Accepts the clients of one upstream.
 
-    @ivar options: may be replaced; connections that begin later follow.
+    @ivar options, upstream, routes: may be replaced; connections that begin
+        later follow.
     @ivar sessions: those that run, and clients that have to say where to.
     @ivar accepted: clients so far.
     @ivar rejected: others, closed at once for C{max_connections}.

@@ -46,6 +46,8 @@ class Worker:
             self._reactor.stop()
         elif what == "cut" and self._node is not None:
             self._node.cut_short()
+        elif what == "reopen" and self._node is not None:
+            self._node.reopen_logs()
         return None
 
     def wire_lost(self) -> None:

@@ -122,6 +122,11 @@ class Crew:
         for worker in self.workers:
             worker.cut()
 
+    def reopen_logs(self) -> None:
+        """Have the access logs opened anew."""
+        for worker in self.workers:
+            worker.reopen_logs()
+
     async def traffic(self, is_known: Callable[[Mapping[str, str]], bool]) -> list[Metric]:
         """
         The metrics of all workers as those of one process, and how they are.

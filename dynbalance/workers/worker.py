@@ -161,6 +161,11 @@ class Worker:
         if self._process is not None:
             self._process.wire.tell("cut")
 
+    def reopen_logs(self) -> None:
+        """Have the access logs opened anew."""
+        if self._process is not None:
+            self._process.wire.tell("reopen")
+
     # What the process says and does.
 
     def heard(self, what: str, data: Any) -> Any:

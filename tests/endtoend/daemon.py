@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -103,6 +104,20 @@ class Daemon:
         self._case.addCleanup(self._case.assert_no_traceback, self.process)
         if wait:
             self.process.until(lambda: "serves as" in self.process.log(), "serves")
+
+    def edit(self, before: str, after: str) -> None:
+        """Change the configuration file."""
+        with open(self.file) as old:
+            text = old.read()
+        assert before in text, f"no {before!r} in {text}"
+        with open(self.file, "w") as new:
+            new.write(text.replace(before, after, 1))
+
+    def reload(self, verdict: str = "is followed") -> None:
+        """Have it read the file again, and wait for what it says of it."""
+        said = self.process.log().count(verdict)
+        self.process.signal(signal.SIGHUP)
+        self.process.until(lambda: self.process.log().count(verdict) > said, "reloads")
 
     def call(self, path: str, **fields: str | int) -> Any:
         """An order to the API, by curl."""
