@@ -223,6 +223,25 @@ class OwnServerTests(TestCase):
         self.assertEqual(("a:80",), applied.added)
         self.assertEqual([1, 1, 9], [server.weight for server in made.servers])
 
+    def test_new_file(self) -> None:
+        """A new file with fewer lines leaves the first ones what they have."""
+        made = listed("a b a a")
+        third = made.server("127.0.0.1:19081#3")
+        assert third is not None
+        leases = [made.choose_this(server) for server in (second(made), third)]
+        stays, goes = [lease for lease in leases if lease is not None]
+        new = tuple(map(_file_server, ("b", "a", "a:2")))
+        made.follow(UpstreamOrder(name="api", policy="round_robin", servers=new), None)
+        self.assertEqual(
+            ["127.0.0.1:19082", "127.0.0.1:19081", SECOND],
+            [server.key for server in made.servers],
+        )
+        self.assertIs(stays.server, second(made))
+        self.assertEqual((2, 1), (stays.server.weight, stays.server.held))
+        self.assertEqual({SECOND: 1, third.key: 1}, made.report())
+        goes.release()
+        self.assertTrue(third.removed)
+
     def test_hook_names_the_address(self) -> None:
         """To a hook an address is the first of its lines."""
         made = listed("a a")

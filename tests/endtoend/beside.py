@@ -76,6 +76,8 @@ class Scene:
         are left out there.
     @ivar script: instead of asking one C{GET} after the other.
     @ivar buffered: whether requests are read whole first.
+    @ivar again: servers that are listed once more: the places of players, and
+        options.
     """
 
     name: str
@@ -83,6 +85,12 @@ class Scene:
     upstream: Mapping[str, object] = field(factory=dict)
     script: Script
     buffered: bool = False
+    again: Sequence[tuple[int, Mapping[str, int | bool]]] = ()
+
+    def lines(self, ports: Sequence[int]) -> list[tuple[Player, int]]:
+        """What the configuration lists, with the ports."""
+        more = [(Player(acts=None, options=options), ports[at]) for at, options in self.again]
+        return [*zip(self.players, ports, strict=True), *more]
 
 
 def asks(*requests: bytes, times: int = 1, pause: float = 0.0) -> Script:
@@ -259,7 +267,7 @@ class Beside(EndToEndCase):
             more += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
             servers = [
                 {"address": f"{LOOPBACK}:{port}", "max_conns": 0, **player.options}
-                for player, port in zip(scene.players, stage.ports, strict=True)
+                for player, port in scene.lines(stage.ports)
             ]
             more.append(f"servers = [{', '.join(inline(server) for server in servers)}]")
             routes.append(inline({"host": scene.name, "upstream": scene.name}))
@@ -306,7 +314,7 @@ def server_line(player: Player, port: int) -> str:
 def _block(scene: Scene, stage: Stage) -> str:
     settings = {**_DEFAULTS, **scene.upstream}
     lines = [f"upstream {scene.name} {{", _POLICIES[str(settings["policy"])]]
-    for player, port in zip(scene.players, stage.ports, strict=True):
+    for player, port in scene.lines(stage.ports):
         lines.append(server_line(player, port))
     if settings["keepalive"]:
         lines += [

@@ -320,6 +320,45 @@ class TurnTests(Beside):
             )
         )  # fmt: skip
 
+    def test_one_address(self) -> None:
+        """Lines with one address: turns, failures, tries, limits and keys of their own."""
+        failing = {"max_fails": 0}
+        several = [request(target=f"/{number}?{number}") for number in range(20)]
+        plain = {"hash_key": "$request_uri", "hash_consistent": False}
+        scenes = [
+            Scene(name="turns", players=[player(OK, weight=2), player(OK)], script=asks(times=12)),
+            Scene(
+                name="fails", players=[player(CLOSE), player(OK)], again=[(0, {"weight": 2})],
+                script=asks(times=8),
+            ),
+            Scene(
+                name="tries", players=[player(CLOSE, **failing), player(CLOSE, **failing)],
+                again=[(0, {**failing, "backup": True})], script=asks(times=4),
+            ),
+            Scene(
+                name="limits", players=[player(HANG, max_conns=1)], again=[(0, {"max_conns": 2})],
+                script=held(4),
+            ),
+            *(
+                Scene(
+                    name=word(policy),
+                    players=[player(OK), player(OK, weight=2), player(CLOSE, **failing)],
+                    again=[(0, {"weight": 3}), (2, {})],
+                    upstream={"policy": policy, **plain},
+                    script=asks(*several),
+                )
+                for policy in ("hash", "ip_hash")
+            ),
+        ]  # fmt: skip
+        self.assert_alike(
+            *(
+                # There lines with one address share their kept connections, here they do not.
+                evolve(scene, again=scene.again or [(0, {})],
+                       upstream={**scene.upstream, "keepalive": 0})
+                for scene in scenes
+            )
+        )  # fmt: skip
+
     def test_full(self) -> None:
         """C{max_conns} is kept; a backup serves while all are full; the last hear 502."""
         one = {"max_conns": 1}
