@@ -77,7 +77,7 @@ class Entrance:
             listener,
             hub,
             deadlines,
-            by_protocol={b"h2": Http2Clients(listener, hub)}
+            by_protocol={b"h2": Http2Clients(listener)}
             if isinstance(listener, HttpListener)
             else {},
             turns_away=self._turns_away if outermost else welcome,

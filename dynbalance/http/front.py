@@ -66,6 +66,24 @@ class Front(Protocol):
         """Send on."""
 
 
+class NoTunnel:
+    """
+    Of fronts whose clients cannot switch protocols: an upgrade is refused
+    before an exchange begins, and a server cannot switch unasked.
+    """
+
+    __slots__ = ()
+
+    def switch(self, head: ResponseHead, rest: bytes) -> None:
+        raise AssertionError("no upgrade was asked for")
+
+    def tunnel_data(self, data: bytes) -> None:
+        raise AssertionError("there is no tunnel")
+
+    def tunnel_closed(self) -> None:
+        raise AssertionError("there is no tunnel")
+
+
 class Attempt:
     """
     For the access log: what became of one try.

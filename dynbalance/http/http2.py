@@ -1,45 +1,59 @@
 """
 Clients that speak HTTP/2, which they agree on by TLS.
 
-L{twisted.web} speaks the protocol; what lies between is decided as for
-L{dynbalance.http.channel}: the listener's routes, fields, limits and access
-log, and the same exchange.  A request is passed on once its body is here, as
-twisted.web has it, and trailers go neither way.
+hyper-h2 keeps the state of the connection and its streams; what it is given,
+L{dynbalance.http.http2frames} has looked at before.  Each request is a
+L{Stream} and has an exchange of its own, as any request of HTTP/1.1; this
+module knows which stream may send next, and when the connection ends.
 
-Twisted keeps its connection class private, and it has no other that knows when
-a stream ends.  What is taken up here beside that: a drain, a bound to what
-waits for a slow client, and frames of streams that are over.
+A client's windows are opened again as its bytes are taken by servers, each
+stream's alone: one whose server is slow holds up no other.  Trailers of
+requests end here, like those of HTTP/1.1; responses have none.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-import priority  # type: ignore[import-untyped]
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ServerFactory, connectionDone
-from twisted.web._http2 import _END_STREAM_SENTINEL as END
-from twisted.web._http2 import H2Connection
-from twisted.web.http import Request
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 
-from dynbalance.http.channel import STALL
+from dynbalance.http.channel import LINGER
+from dynbalance.http.fields import MAX_FIELDS
+from dynbalance.http.http2frames import GOAWAY, PREFACE, BadFrames, Frame, FrameReader
 from dynbalance.http.http2stream import Stream
 from dynbalance.http.listener import host_of
+from dynbalance.log import Logger
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
 
+    from dynbalance.http.http2fields import Pair
     from dynbalance.http.listener import HttpListener
-    from dynbalance.net.hub import Hub
 
-_AHEAD = 262144
-"""Bytes of one response that may wait for the client."""
+STREAMS = 128
+"""Requests at a time of one client; nginx's default."""
 
-_BURST = 16
-"""Frames that are sent before anybody else's turn comes."""
+WINDOW = 131072
+"""Bytes of a request's body that may be on their way to us or wait for its server."""
+
+_AT_ONCE = 65536
+"""Bytes that are given to the transport in one go."""
+
+_FAR_TOO_MANY = 2**20
+"""hyper-h2 ends the connection for one stream too many; we refuse the stream."""
+
+_OF_RESPONSE, _OF_REQUEST = 2.0, 4.0
+"""Frames that a client may answer each frame of a response and each response with."""
 
 
 class Http2Clients(ServerFactory):
@@ -49,42 +63,48 @@ class Http2Clients(ServerFactory):
 
     noisy = False
 
-    def __init__(self, listener: HttpListener, hub: Hub) -> None:
+    def __init__(self, listener: HttpListener) -> None:
         self._listener = listener
-        self._hub = hub
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if not self._listener.admits():
             return None
-        client = Http2Client(self._listener, self._hub, host_of(addr))
+        client = Http2Client(self._listener, host_of(addr))
         self._listener.channels.add(client)
         return client
 
 
-class Http2Client(H2Connection):
+class Http2Client(Protocol):
     """
     @ivar client: the peer's address, without a port.
     @ivar suffix: see L{dynbalance.http.channel.Channel}.
-    @ivar under_way: requests that are being answered.
+    @ivar streams: whose response is not sent to its end, by number.
+    @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
+    @ivar bucket: likewise.
     """
 
     transport: Any
-    callLater: Any
-    timeOut: Any
+    _log = Logger()
 
-    def __init__(self, listener: HttpListener, hub: Hub, client: str) -> None:
-        super().__init__(hub)
+    def __init__(self, listener: HttpListener, client: str) -> None:
         self.listener = listener
         self.client = client
         self.suffix = listener.forwarding.origin(client, listener.scheme, b"").fields
-        self.under_way: set[Stream] = set()
-        self.requestFactory = _Request
-        self.callLater = hub.callLater
-        self.timeOut = listener.settings.client_header_timeout
+        self.streams: dict[int, Stream] = {}
+        self.deadline = inf
+        self.bucket = 0
         self._requests = 0
+        most = listener.settings.max_header_size
+        self._frames = FrameReader(2 * most, listener.deadlines.now)
+        self._h2 = _connection(most)
+        # Streams that have something to send and, as far as is known, a window.
+        self._ready: deque[Stream] = deque()
+        self._sending = False
+        # The transport takes no more.
+        self._blocked = False
         self._draining = False
-        # Streams with more waiting than is good.
-        self._full: set[int] = set()
+        # Nothing is read or written any more.
+        self._over = False
 
     def __repr__(self) -> str:
         return f"<Http2Client {self.client} {len(self.streams)} streams>"
@@ -95,188 +115,277 @@ class Http2Client(H2Connection):
         return not self.streams
 
     def connectionMade(self) -> None:
-        super().connectionMade()
         self.transport.registerProducer(self, True)
+        self._h2.initiate_connection()
+        # The client's own is looked at with its frames.
+        self._h2.receive_data(PREFACE)
+        self._h2.increment_flow_control_window((STREAMS * WINDOW) - 65535)
+        self._h2.local_settings = _settings(_FAR_TOO_MANY, self.listener.settings.max_header_size)
+        self._flush()
+        self.listener.deadlines.set(self, self.listener.settings.client_header_timeout)
         if self.listener.draining:
             # It shook hands meanwhile.
             self.drain()
 
-    # Streams
+    # Reading
 
-    def _requestReceived(self, event: Any) -> None:
-        if self._draining:
-            if self._stillProducing:
-                self.conn.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+    def dataReceived(self, data: bytes) -> None:
+        if self._over:
             return
-        super()._requestReceived(event)
-        self.setTimeout(STALL)
-        settings = self.listener.settings
+        try:
+            for frame in self._frames.feed(data):
+                self._take(frame)
+        except BadFrames as bad:
+            self._log.debug("{client}: {why}", client=self.client, why=bad)
+            self._leave(bad.code)
+        except H2Error as failed:
+            self._log.debug("{client}: {why}", client=self.client, why=failed)
+            # It has its farewell ready.
+            self._leave(None)
+        else:
+            self._flush()
+
+    def _take(self, frame: Frame) -> None:
+        if self._over:
+            return
+        if frame.kind == GOAWAY:
+            # To hyper-h2 it is the end; but what was asked for is to be answered.
+            self.drain()
+            return
+        for event in self._h2.receive_data(frame.whole):
+            self._heard(event)
+
+    def _heard(self, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived):
+            self._begin(event)
+        elif isinstance(event, events.DataReceived):
+            stream = self.streams.get(event.stream_id)
+            if stream is not None:
+                stream.body(event.data, event.flow_controlled_length)
+            else:
+                self._taken(event.stream_id, event.flow_controlled_length)
+        elif isinstance(event, events.StreamEnded):
+            stream = self.streams.get(event.stream_id)
+            if stream is not None and not stream.heard_all:
+                stream.body_ended()
+        elif isinstance(event, events.StreamReset):
+            stream = self.streams.get(event.stream_id)
+            if stream is not None:
+                self._close(stream)
+        elif isinstance(event, events.WindowUpdated):
+            if event.stream_id in self.streams:
+                self.wants_to_send(self.streams[event.stream_id])
+            elif not event.stream_id:
+                self._send()
+        elif isinstance(event, events.RemoteSettingsChanged):
+            # All windows may have grown.
+            for stream in list(self.streams.values()):
+                self.wants_to_send(stream)
+
+    def _begin(self, event: events.RequestReceived) -> None:
+        if self._draining or len(self.streams) >= STREAMS:
+            self._frames.spend()
+            self._h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            return
+        self.listener.deadlines.clear(self)
+        stream = self.streams[event.stream_id] = Stream(self, event.stream_id)
         self._requests += 1
+        settings = self.listener.settings
+        stream.begin(event.headers, event.stream_ended is None)
         last = self._requests >= settings.keepalive_requests or not settings.keepalive_timeout
         if last or self.listener.draining:
             self.drain()
 
-    # One read may bring frames of a stream that ended by an earlier one.
+    # What the streams tell
 
-    def _requestDataReceived(self, event: Any) -> None:
-        if event.stream_id in self.streams:
-            super()._requestDataReceived(event)
+    def taken(self, stream: Stream, size: int) -> None:
+        """So many bytes of its body were handed on."""
+        self._taken(stream.number, size)
+        self._flush()
 
-    def _requestEnded(self, event: Any) -> None:
-        if event.stream_id in self.streams:
-            super()._requestEnded(event)
+    def _taken(self, number: int, size: int) -> None:
+        if size and not self._over:
+            self._h2.acknowledge_received_data(size, number)
 
-    def _requestAborted(self, event: Any) -> None:
-        if event.stream_id in self.streams:
-            super()._requestAborted(event)
-
-    def _requestDone(self, streamID: int) -> None:
-        super()._requestDone(streamID)
-        self._full.discard(streamID)
-        if self.streams or not self._stillProducing:
+    def send_head(self, stream: Stream, fields: tuple[Pair, ...], end: bool) -> None:
+        """@param end: nothing follows."""
+        if self._over:
             return
-        if self._draining:
-            self._leave()
-        else:
-            self.setTimeout(self.listener.settings.keepalive_timeout)
+        self._h2.send_headers(stream.number, fields, end_stream=end)
+        if end:
+            self._sent_all(stream)
+        self._flush()
+
+    def reset(self, stream: Stream, code: ErrorCodes) -> None:
+        """Give the stream up."""
+        if not self._over:
+            self._h2.reset_stream(stream.number, code)
+        self._close(stream)
+        self._flush()
+
+    def wants_to_send(self, stream: Stream) -> None:
+        """It has got something, or a window for what it has."""
+        if (stream.pending or stream.finished) and stream not in self._ready:
+            self._ready.append(stream)
+        self._send()
 
     # Sending
 
-    def remainingOutboundWindow(self, streamID: int) -> int:
-        """
-        Bytes that a stream may still be given.  The client's window alone is
-        no bound to what we keep for it.
-        """
-        queued = sum(len(each) for each in self._outboundStreamQueues[streamID] if each is not END)
-        window: int = self.conn.local_flow_control_window(streamID)
-        if queued >= _AHEAD:
-            self._full.add(streamID)
-        return min(window, _AHEAD) - queued
-
-    def _handleWindowUpdate(self, event: Any) -> None:
-        super()._handleWindowUpdate(event)
-        waiting, self._sendingDeferred = self._sendingDeferred, None
-        if waiting is not None:
-            waiting.callback(None)
-
-    def _sendPrioritisedData(self, *args: object) -> None:
-        """Send frames in the order of their streams' priorities, until none is left."""
-        for _ in range(_BURST):
-            if not self._stillProducing:
-                return
-            try:
-                stream = next(self.priority)
-            except priority.DeadlockError:
-                self._sendingDeferred = Deferred()
-                self._sendingDeferred.addCallback(self._sendPrioritisedData)
-                return
-            if self._consumerBlocked is not None:
-                self._consumerBlocked.addCallback(self._sendPrioritisedData)
-                return
-            self.resetTimeout()
-            self._send_frame(stream)
-        self._reactor.callLater(0, self._sendPrioritisedData)
-
-    def _send_frame(self, stream: int) -> None:
-        queue = self._outboundStreamQueues[stream]
-        if queue[0] is END:
-            self.conn.end_stream(stream)
-            self.transport.write(self.conn.data_to_send())
-            self._requestDone(stream)
+    def _send(self) -> None:
+        """Each stream in turn sends a frame, as long as somebody takes them."""
+        if self._sending or self._over:
             return
-        room = min(
-            self.conn.max_outbound_frame_size, self.conn.local_flow_control_window(stream)
-        )
-        if room > 0:
-            data = queue.popleft()
-            if len(data) > room:
-                queue.appendleft(data[room:])
-                data = data[:room]
-            if data:
-                self.conn.send_data(stream, data)
-                self.transport.write(self.conn.data_to_send())
-        if not queue or room <= 0:
-            # Whoever writes next, or opens the window, wakes it.
-            self.priority.block(stream)
-        if stream in self._full and self.remainingOutboundWindow(stream) > 0:
-            self._full.discard(stream)
-            self.streams[stream].windowUpdated()
+        self._sending = True
+        ready, size = self._ready, 0
+        while ready and not (self._blocked or self._over):
+            stream = ready.popleft()
+            room = self._h2.local_flow_control_window(stream.number)
+            if stream.pending and room <= 0:
+                if self._h2.outbound_flow_control_window <= 0:
+                    # Nobody may; its turn stays the next.
+                    ready.appendleft(stream)
+                    break
+                # Who opens its window wakes it.
+                continue
+            size += self._send_frame(stream, room)
+            if size >= _AT_ONCE:
+                size = 0
+                self._write_out()
+        self._sending = False
+        self._write_out()
+
+    def _send_frame(self, stream: Stream, room: int) -> int:
+        data = b""
+        if stream.pending:
+            data = stream.take(min(room, self._h2.max_outbound_frame_size))
+        end = stream.finished and not stream.pending
+        self._h2.send_data(stream.number, data, end_stream=end)
+        self._frames.earn(_OF_RESPONSE)
+        if end:
+            self._sent_all(stream)
+        else:
+            if stream.pending:
+                self._ready.append(stream)
+            stream.was_sent()
+        return len(data)
+
+    def _sent_all(self, stream: Stream) -> None:
+        if not stream.heard_all:
+            # RFC 9113 section 8.1: the rest of the request is not asked for.
+            self._h2.reset_stream(stream.number, ErrorCodes.NO_ERROR)
+        stream.finished = True
+        self._frames.earn(_OF_REQUEST)
+        self._close(stream)
+
+    def _flush(self) -> None:
+        if not self._sending:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        data = self._h2.data_to_send()
+        if data:
+            self.transport.write(data)
+
+    def pauseProducing(self) -> None:
+        """The client takes no more for now."""
+        self._blocked = True
+
+    def resumeProducing(self) -> None:
+        self._blocked = False
+        self._send()
+
+    def stopProducing(self) -> None:
+        """The transport is going; C{connectionLost} follows."""
 
     # The end
 
+    def _close(self, stream: Stream) -> None:
+        self.streams.pop(stream.number, None)
+        if stream in self._ready:
+            self._ready.remove(stream)
+        stream.close()
+        if self.streams or self._over:
+            return
+        if self._draining:
+            self._leave(ErrorCodes.NO_ERROR)
+        else:
+            self.listener.deadlines.set(self, self.listener.settings.keepalive_timeout)
+
     def drain(self) -> None:
         """Take no more requests, and close when those under way are answered."""
-        if self._draining:
+        if self._draining or self._over:
             return
         self._draining = True
         if not self.streams:
-            self._leave()
+            self._leave(ErrorCodes.NO_ERROR)
             return
-        # Not by the state machine: to it, this would be the end of everything.
-        last = self.conn.highest_inbound_stream_id
-        self.transport.write(GoAwayFrame(0, last_stream_id=last).serialize())
+        self._flush()
+        self.transport.write(self._farewell(ErrorCodes.NO_ERROR))
 
-    def timeoutConnection(self) -> None:
-        if any(not stream.paused for stream in self.under_way):
-            # It is a server's move, which has a deadline of its own.
-            self.setTimeout(STALL)
-        else:
-            self._leave()
+    def _farewell(self, code: ErrorCodes) -> bytes:
+        # Not by hyper-h2: to it, this would be the end of everything.
+        last = self._h2.highest_inbound_stream_id
+        return GoAwayFrame(0, last_stream_id=last, error_code=code).serialize()
 
-    def _leave(self) -> None:
-        self._draining = True
-        self._stillProducing = False
-        self.conn.close_connection()
-        self.transport.write(self.conn.data_to_send())
-        self.setTimeout(None)
-        if self._abortingCall is None:
-            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+    def _leave(self, code: ErrorCodes | None) -> None:
+        """
+        Close, with all streams.
+
+        While the client may still be sending, first only our side is closed,
+        as L{dynbalance.http.channel.Channel} does.
+
+        @param code: what is said of it; C{None} for what was said already.
+        """
+        if self._over:
+            return
+        self._write_out()
+        if code is not None:
+            self.transport.write(self._farewell(code))
+        self._over = True
+        for stream in list(self.streams.values()):
+            self._close(stream)
         self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        self.listener.deadlines.set(self, LINGER)
+        self.transport.loseWriteConnection()
 
-    def forceAbortClient(self) -> None:
-        self._abortingCall = None
-        self.transport.abortConnection()
-
-    def connectionLost(
-        self, reason: Failure = connectionDone, _cancelTimeouts: bool = True
-    ) -> None:
-        super().connectionLost(reason, _cancelTimeouts)
-        if _cancelTimeouts:
-            self.listener.channels.discard(self)
-            self.listener.closed(self)
+    def deadline_passed(self) -> None:
+        if self._over:
+            self.transport.abortConnection()
         else:
-            # It said farewell; with a producer the transport would wait for more.
-            self.transport.unregisterProducer()
+            self._leave(ErrorCodes.NO_ERROR)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._over = True
+        for stream in list(self.streams.values()):
+            self._close(stream)
+        self.listener.deadlines.forget(self)
+        self.listener.channels.discard(self)
+        self.listener.closed(self)
 
 
-class _Request(Request):
-    """What twisted.web tells of a request, without a look into its body."""
+def _connection(max_header_size: int) -> H2Connection:
+    connection = H2Connection(
+        H2Configuration(
+            client_side=False,
+            header_encoding=None,
+            # What we send was checked as HTTP/1.1.
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+    )
+    connection.local_settings = _settings(STREAMS, max_header_size)
+    # Room enough to answer 431 to who asks for a little too much; who asks for
+    # far more has to be told by an end of the connection.
+    connection.decoder.max_header_list_size = 2 * max_header_size + 32 * MAX_FIELDS
+    return connection
 
-    channel: Any
-    content: Any
-    _limit = -1
 
-    def handleContentChunk(self, data: bytes) -> None:
-        if self._limit < 0:
-            self._limit = self._max_body()
-        # One piece too much is kept, which tells whoever looks at the size.
-        if not self._limit or self.content.tell() <= self._limit:
-            super().handleContentChunk(data)
-
-    def _max_body(self) -> int:
-        listener = self.channel._conn.listener
-        path = (self.channel.path or b"").partition(b"?")[0]
-        if listener.mounted is not None and path.startswith(b"/upstream/"):
-            limit: int = listener.mounted.max_body
-        else:
-            host = self.requestHeaders.getRawHeaders(b"host") or [b""]
-            limit = listener.upstream_for(host[0], path).settings.client_max_body_size
-        return limit
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        self.method, self.uri, self.clientproto = command, path, version
-        self.process()
-
-    def process(self) -> None:
-        Stream(self, self.channel._conn).begin()
+def _settings(streams: int, max_header_size: int) -> Settings:
+    return Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: streams,
+            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
+            SettingCodes.MAX_HEADER_LIST_SIZE: max_header_size,
+        },
+    )

@@ -25,8 +25,8 @@ from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
 from dynbalance.http.forwarded import Forwarding, Network
+from dynbalance.http.front import NoTunnel
 from dynbalance.http.hooked import hooked
-from dynbalance.http.mounted import MountedAdmin
 from dynbalance.http.request import RequestHead, parse_request
 from dynbalance.http.response import ResponseHead
 from dynbalance.http.upstream import HttpUpstream
@@ -99,7 +99,7 @@ class ReverseProxyResource(Resource):
 
 
 @implementer(IPushProducer)
-class Relayed:
+class Relayed(NoTunnel):
     """
     The front of one exchange: a request of twisted.web, and the producer of
     its response.
@@ -107,12 +107,12 @@ class Relayed:
 
     def __init__(self, web: Any) -> None:
         self._web = web
-        self._exchange: Exchange | MountedAdmin | None = None
+        self._exchange: Exchange | None = None
         self._paused = False
         self._feeding = False
         self._aborted = False
 
-    def start(self, exchange: Exchange | MountedAdmin, has_body: bool) -> None:
+    def start(self, exchange: Exchange, has_body: bool) -> None:
         self._exchange = exchange
         self._web.notifyFinish().addErrback(self._gone)
         self._web.registerProducer(self, True)
@@ -192,18 +192,6 @@ class Relayed:
         if not self._aborted:
             self._web.unregisterProducer()
             self._web.finish()
-
-    # Upgrades are refused before an exchange begins, and a server cannot
-    # switch unasked.
-
-    def switch(self, head: ResponseHead, rest: bytes) -> None:
-        raise AssertionError("no upgrade was asked for")
-
-    def tunnel_data(self, data: bytes) -> None:
-        raise AssertionError("there is no tunnel")
-
-    def tunnel_closed(self) -> None:
-        raise AssertionError("there is no tunnel")
 
     # What twisted.web sees of the response's producer
 
