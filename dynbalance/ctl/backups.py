@@ -20,10 +20,11 @@ from dynbalance.errors import ConfigError
 
 @click.command("export")
 @click.option("-o", "--output", type=click.Path(), default="-", help="A file [default: stdout].")
+@click.option("--all", "everything", is_flag=True, help="Of all upstreams.")
 @common_options
-def export_(session: Session, output: str) -> None:
+def export_(session: Session, output: str, everything: bool) -> None:
     """Write an upstream's servers as one JSON document, for import."""
-    answer = session.get("export")
+    answer = session.get("export", **({"all": "1"} if everything else {}))
     text = answer.text if session.json else json.dumps(answer.data, indent=2, ensure_ascii=False)
     if output == "-":
         click.echo(text)
@@ -39,12 +40,17 @@ def export_(session: Session, output: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @common_options
 def import_(session: Session, file: Any, dry_run: bool) -> None:
-    """Make an upstream's servers those of FILE (- for stdin), all or none."""
+    """
+    Make the servers those of FILE (- for stdin), all or none.
+
+    All upstreams of the document get the servers that it names and no others;
+    with --upstream only that one.
+    """
     try:
         document = json.load(file)
     except ValueError as error:
         raise click.UsageError(f"{file.name}: not JSON: {error}") from None
-    session.say_changes(_import(session, document, dry_run))
+    session.say_changes(_import(session, document, session.named, dry_run))
 
 
 @click.command()
@@ -69,19 +75,23 @@ def init(session: Session, file: str, force: bool) -> None:
     same tables in a list. An upstream that has servers already is left alone.
     """
     servers = _listed(file)
-    there = session.get("export").data["servers"]
+    name = session.upstream
+    there = session.get("export").data["upstreams"][name]["servers"]
     if there and not force:
         click.echo(
-            f"dynbalancectl: upstream {session.upstream} has {len(there)} servers already;"
+            f"dynbalancectl: upstream {name} has {len(there)} servers already;"
             " --force replaces them",
             err=True,
         )
         raise click.exceptions.Exit(1)
-    session.say_changes(_import(session, {"servers": servers}, False))
+    document = {"upstreams": {name: {"servers": servers}}}
+    session.say_changes(_import(session, document, name, False))
 
 
-def _import(session: Session, document: Any, dry_run: bool) -> Answer:
-    asked: dict[str, Any] = {"upstream": session.upstream, "data": document}
+def _import(session: Session, document: Any, only: str, dry_run: bool) -> Answer:
+    asked: dict[str, Any] = {"data": document}
+    if only:
+        asked["upstream"] = only
     if dry_run:
         asked["dry_run"] = True
     return session.api.post_json("/upstream/import", asked)

@@ -61,7 +61,7 @@ DEFAULT_URL = "http://127.0.0.1:8081"
     show_default=True,
     help="Seconds that the daemon may be silent.",
 )
-@click.option("-u", "--upstream", default="default", show_default=True, help="Whose servers.")
+@click.option("-u", "--upstream", default="", help="Whose servers [default: default].")
 @click.option("--json", "as_json", is_flag=True, help="Print the daemon's answers as they came.")
 @click.version_option(__version__, "--version", message="dynbalancectl %(version)s")
 @click.pass_context

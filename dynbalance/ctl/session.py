@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from dynbalance.balancer.address import Address
+from dynbalance.config import DEFAULT_UPSTREAM
 from dynbalance.ctl.api import Access, Answer, Api, Refused, Unreachable
 from dynbalance.errors import BadAddress
 
@@ -25,17 +26,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class Session:
     """
+    @ivar named: the upstream that was named; empty for none.
     @ivar upstream: whose servers are meant.
     @ivar json: print what the daemon answered and nothing else.
     @ivar out: for people.
     """
 
-    def __init__(self, access: Access, upstream: str, json: bool) -> None:
+    def __init__(self, access: Access, named: str, json: bool) -> None:
         self._access = access
-        self.upstream = upstream
+        self.named = named
         self.json = json
         self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.sleep = time.sleep
+
+    @property
+    def upstream(self) -> str:
+        return self.named or DEFAULT_UPSTREAM
 
     @functools.cached_property
     def api(self) -> Api:
@@ -58,11 +64,12 @@ class Session:
     def say_changes(self, answer: Answer) -> None:
         """Print which servers an order has added, removed and changed."""
         self.say(answer)
-        if self.json or not isinstance(answer.data, dict):
+        if self.json:
             return
-        for sign, name in (("+", "added"), ("-", "removed"), ("~", "changed")):
-            for address in answer.data.get(name, ()):
-                click.echo(f"{sign} {address}")
+        for name, upstream in answer.data.get("upstreams", {self.upstream: answer.data}).items():
+            for sign, what in (("+", "added"), ("-", "removed"), ("~", "changed")):
+                for address in upstream[what]:
+                    click.echo(f"{sign} {name} {address}")
 
 
 def server_address(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, str]:
@@ -91,7 +98,7 @@ def common_options(function: F) -> F:
     def run(
         session: Session, /, *args: Any, upstream: str | None, as_json: bool, **kwargs: Any
     ) -> Any:
-        session.upstream = upstream or session.upstream
+        session.named = upstream or session.named
         session.json = session.json or as_json
         return function(session, *args, **kwargs)
 

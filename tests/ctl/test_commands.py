@@ -202,17 +202,27 @@ class ChangeTests(CommandCase):
 
 
 class BackupTests(CommandCase):
+    def exported(self, *servers: dict[str, Any]) -> dict[str, Any]:
+        return {"format": "dynbalance-1", "upstreams": {"default": {"servers": list(servers)}}}
+
     def test_there_and_back(self) -> None:
-        """What export wrote is what import sends."""
-        data = {"upstream": "default", "servers": [{"host": "a", "port": 1}]}
+        """What export wrote is what import sends, for all upstreams of it."""
+        data = self.exported({"addr": "a:1"})
+        differences = {"default": {"added": ["a:1"], "removed": [], "changed": []}}
         self.answer("export", (200, "Success", data))
-        self.answer("import", (200, "Imported", {"added": ["a:1"], "removed": [], "changed": []}))
+        self.answer("import", (200, "Imported", {"upstreams": differences}))
         file = self.written("")
-        self.ctl("export", "-o", file)
+        self.ctl("export", "--all", "-o", file)
+        self.assertEqual("1", self.daemon.asked[-1].fields["all"])
         text = self.ctl("import", file, "--dry-run").output
-        self.assertEqual("Imported\n+ a:1\n", text)
-        asked = self.daemon.asked[-1].fields
-        self.assertEqual((data, True), (asked["data"], asked["dry_run"]))
+        self.assertEqual("Imported\n+ default a:1\n", text)
+        self.assertEqual({"data": data, "dry_run": True}, self.daemon.asked[-1].fields)
+
+    def test_one_of_many(self) -> None:
+        """--upstream picks one of a document's upstreams."""
+        self.answer("import", (200, "Imported", {"upstreams": {}}))
+        self.ctl("import", "-u", "api", self.written("{}"))
+        self.assertEqual("api", self.daemon.asked[-1].fields["upstream"])
 
     def test_no_json(self) -> None:
         """A file that is no JSON is named."""
@@ -221,18 +231,19 @@ class BackupTests(CommandCase):
 
     def test_init(self) -> None:
         """The seed's list, as TOML or as JSON, fills an empty upstream."""
-        self.answer("export", (200, "Success", {"servers": []}))
-        self.answer("import", (200, "Imported", None))
+        self.answer("export", (200, "Success", self.exported()))
+        self.answer("import", (200, "Imported", {"upstreams": {}}))
         servers = [{"host": "192.168.1.10", "port": 8080, "weight": 1, "max_conns": 1000}]
         toml = '[[servers]]\nhost = "192.168.1.10"\nport = 8080\nweight = 1\nmax_conns = 1000\n'
         for text in (toml, json.dumps(servers), json.dumps({"servers": servers})):
             self.ctl("init", self.written(text))
-            self.assertEqual({"servers": servers}, self.daemon.asked[-1].fields["data"])
+            document = {"upstreams": {"default": {"servers": servers}}}
+            self.assertEqual(document, self.daemon.asked[-1].fields["data"])
 
     def test_init_of_what_is_there(self) -> None:
         """Servers that are there are not lost without --force."""
-        self.answer("export", (200, "Success", {"servers": [{}]}))
-        self.answer("import", (200, "Imported", None))
+        self.answer("export", (200, "Success", self.exported({})))
+        self.answer("import", (200, "Imported", {"upstreams": {}}))
         file = self.written("[]")
         self.assertIn("has 1 servers already", self.ctl("init", file, status=1).stderr)
         self.ctl("init", file, "--force")
@@ -249,7 +260,7 @@ class BackupTests(CommandCase):
         data = {"added": [], "removed": ["a:1"], "changed": ["b:1"], "revision": 9}
         self.answer("rollback", (200, "Rolled back to revision 3", data))
         text = self.ctl("rollback", "3", "--dry-run").output
-        self.assertEqual("Rolled back to revision 3\n- a:1\n~ b:1\n", text)
+        self.assertEqual("Rolled back to revision 3\n- default a:1\n~ default b:1\n", text)
         self.assertEqual("1", self.daemon.asked[0].fields["dry_run"])
 
 
