@@ -5,6 +5,7 @@ and how a line begins.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class LogFile:
         return f"<LogFile {self._to}>"
 
     def _opened(self) -> IO[str]:
-        return sys.stdout if self._to == "stdout" else open(self._to, "a", encoding="utf-8")
+        return sys.stdout if self._to == "stdout" else appended(self._to)
 
     def reopen(self) -> None:
         """@raise OSError: it cannot be written; the one before still is."""
@@ -50,6 +51,16 @@ class LogFile:
 
     def flush(self) -> object:
         return self._out.flush()
+
+
+def appended(path: str) -> IO[str]:
+    """
+    A file that takes each text in one piece, so that the lines of several
+    processes stay whole.
+
+    @raise OSError: it cannot be written.
+    """
+    return io.TextIOWrapper(open(path, "ab", buffering=0), encoding="utf-8", write_through=True)
 
 
 class LogFiles:

@@ -292,6 +292,7 @@ class Node(Service):
             self.membership,
             config.heartbeat.ttl,
             config.heartbeat.reenable,
+            self._crew,
         )
         mount = Mount(ask=UpstreamApi(operations).answer, max_body=BODY_LIMIT)
         listeners = len(config.http) + len(config.stream)

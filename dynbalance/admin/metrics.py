@@ -8,7 +8,7 @@ read here when somebody asks, and nothing is kept twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -19,6 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from dynbalance.admin.answers import Page
+from dynbalance.admin.crew import Crew
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.balancer.server import State
 from dynbalance.store.membership import Membership
@@ -223,26 +224,6 @@ class BalancerCollector(Collector):
                 carried.add_metric((*labels, "in"), server.bytes_in)
                 carried.add_metric((*labels, "out"), server.bytes_out)
         yield from (connections, shared, slow, picks, failures, requests, carried)
-
-
-class Crew(Protocol):
-    """
-    Other processes that serve in the stead of this one.
-
-    @ivar serving: how many do so now.
-    """
-
-    @property
-    def serving(self) -> int: ...
-
-    def traffic(
-        self, is_known: Callable[[Mapping[str, str]], bool]
-    ) -> Awaitable[Iterable[Metric]]:
-        """
-        What they all count.
-
-        @param is_known: whether what has such labels still is.
-        """
 
 
 class Metrics:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dynbalance.admin import parameters as p
 from dynbalance.admin.answers import Answer, Refused
+from dynbalance.admin.crew import Crew
 from dynbalance.admin.scene import Ask, Scene, Target
 from dynbalance.admin.views import Listing, moment, server_fields
 from dynbalance.balancer.balancer import Balancer
@@ -46,12 +47,14 @@ class Operations:
         membership: Membership,
         ttl: float,
         reenable: bool,
+        crew: Crew | None = None,
     ) -> None:
         """
         @param ttl: seconds after its last heartbeat that a server expires.
         @param reenable: whether a heartbeat brings an expired server back.
+        @param crew: who serves, if it is not this process.
         """
-        self.scene = Scene(balancer, store, membership)
+        self.scene = Scene(balancer, store, membership, crew)
         self._membership = membership
         self._ttl = ttl
         self._reenable = reenable
@@ -66,12 +69,12 @@ class Operations:
         try:
             snapshot = await self.scene.see_now(upstream)
         except StoreUnavailable as error:
-            return Answer(str(error), self._known(upstream).status(), status=503)
+            last = self._known(upstream).status(await self.scene.lives(upstream))
+            return Answer(str(error), last, status=503)
         if ask.has_seen(snapshot.revision):
             return Answer("Not modified", status=304, revision=snapshot.revision)
-        return Answer(
-            "Success", self._listing(upstream, snapshot).status(), revision=snapshot.revision
-        )
+        shown = self._listing(upstream, snapshot).status(await self.scene.lives(upstream))
+        return Answer("Success", shown, revision=snapshot.revision)
 
     async def health(self, ask: Ask) -> Answer:
         """How many servers are alive; the last known numbers with 503."""

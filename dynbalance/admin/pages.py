@@ -18,7 +18,8 @@ from prometheus_client.metrics_core import Metric
 
 from dynbalance.admin.answers import Answer, Json, Page
 from dynbalance.admin.api import Endpoint
-from dynbalance.admin.metrics import Crew, Door, Metrics, no_doors
+from dynbalance.admin.crew import Crew
+from dynbalance.admin.metrics import Door, Metrics, no_doors
 from dynbalance.admin.scene import Ask
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.store.membership import Membership

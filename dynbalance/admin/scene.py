@@ -13,6 +13,7 @@ from dynbalance.admin import parameters as p
 from dynbalance.admin.answers import Refused
 from dynbalance.admin.caller import Caller
 from dynbalance.admin.conditions import has_seen
+from dynbalance.admin.crew import Crew, Live, Lives
 from dynbalance.admin.fields import brief
 from dynbalance.balancer.address import Address
 from dynbalance.balancer.balancer import Balancer
@@ -75,10 +76,18 @@ class Scene:
 
     _log = Logger()
 
-    def __init__(self, balancer: Balancer, store: Store, membership: Membership) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        store: Store,
+        membership: Membership,
+        crew: Crew | None = None,
+    ) -> None:
+        """@param crew: who serves, if it is not this process."""
         self.balancer = balancer
         self.membership = membership
         self._store = store
+        self._crew = crew
 
     @property
     def store(self) -> Store:
@@ -151,3 +160,12 @@ class Scene:
             await self.membership.refresh(upstream.name)
         except StoreUnavailable as error:
             self._log.debug("The change is seen later: {error}", error=str(error))
+        else:
+            if self._crew is not None:
+                await self._crew.see(upstream.name)
+
+    async def lives(self, upstream: Upstream) -> Lives:
+        """What those that serve see of the servers."""
+        if self._crew is not None:
+            return await self._crew.lives(upstream.name)
+        return {server.key: Live.of(server) for server in upstream.servers}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from dynbalance.admin.answers import Json
+from dynbalance.admin.crew import Live, Lives
 from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.changes import Line
@@ -79,12 +80,13 @@ class Listing:
             total=len(self._fixed) + len(self._records), enabled=enabled, active=active
         )
 
-    def status(self) -> list[Json]:
-        shown: list[Json] = [_fixed(server) for server in self._fixed]
-        shown.extend(self._stored(record) for record in self._records)
+    def status(self, lives: Lives) -> list[Json]:
+        """@param lives: what those that serve see of the servers."""
+        shown: list[Json] = [_fixed(server, lives) for server in self._fixed]
+        shown.extend(self._stored(record, lives) for record in self._records)
         return shown
 
-    def _stored(self, record: ServerRecord) -> dict[str, Json]:
+    def _stored(self, record: ServerRecord, lives: Lives) -> dict[str, Json]:
         order = record.order
         server = self._upstream.server(order.address)
         beat = record.last_heartbeat
@@ -109,7 +111,7 @@ class Listing:
             source="store",
             backup=order.backup,
             **self._drain(record),
-            **_live(server),
+            **_live(lives.get(order.address)),
         )
 
     def _drain(self, record: ServerRecord) -> dict[str, Json]:
@@ -171,7 +173,7 @@ def _state_fields(record: ServerRecord) -> dict[str, Json]:
     return told
 
 
-def _fixed(server: Server) -> dict[str, Json]:
+def _fixed(server: Server, lives: Lives) -> dict[str, Json]:
     return _fields(
         addr=server.key,
         host=server.address.host,
@@ -186,19 +188,19 @@ def _fixed(server: Server) -> dict[str, Json]:
         fail_timeout=moment(server.fail_timeout),
         source="file",
         backup=server.backup,
-        **_live(server),
+        **_live(lives.get(server.key)),
     )
 
 
-def _live(server: Server | None) -> dict[str, Json]:
+def _live(live: Live | None) -> dict[str, Json]:
     """What only this node can tell; it may not have met the server yet."""
-    if server is None:
+    if live is None:
         return {"state": "unknown", "node_connections": 0, "why": "this node cannot use it"}
     return {
-        "state": server.state.value,
-        "node_connections": server.held,
-        "slow_start": moment(server.slow),
-        "why": server.why_not,
+        "state": live.state.value,
+        "node_connections": live.held,
+        "slow_start": moment(live.slow),
+        "why": live.why,
     }
 
 

@@ -13,5 +13,6 @@ on the worker's side L{dynbalance.workers.child}, and between the two:
 
     orders      what a worker is told to be
     wire        questions and answers over a socket
-    lines       what a worker logs
+    lives       how its servers are
+    lines       what it logs
 """

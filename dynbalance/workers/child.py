@@ -14,8 +14,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from dynbalance.admin.crew import Live
+from dynbalance.errors import StoreUnavailable
 from dynbalance.log import Logger, set_level
 from dynbalance.service import Node
+from dynbalance.workers.lives import lives_to_json
 from dynbalance.workers.orders import Orders
 from dynbalance.workers.sums import families_of, to_json
 
@@ -40,15 +43,31 @@ class Worker:
     def heard(self, what: str, data: Any) -> Any:
         if what == "begin":
             return Deferred.fromCoroutine(self._begin(Orders.from_json(data)))
-        if what == "metrics":
-            return [] if self._node is None else to_json(families_of(self._node.pages.traffic()))
         if what == "end":
             self._reactor.stop()
-        elif what == "cut" and self._node is not None:
-            self._node.cut_short()
-        elif what == "reopen" and self._node is not None:
-            self._node.reopen_logs()
+        elif self._node is not None:
+            return self._done(what, data, self._node)
         return None
+
+    def _done(self, what: str, data: Any, node: Node) -> Any:
+        if what == "metrics":
+            return to_json(families_of(node.pages.traffic()))
+        if what == "lives":
+            servers = node.balancer.upstream(data).servers
+            return lives_to_json({server.key: Live.of(server) for server in servers})
+        if what == "see":
+            return Deferred.fromCoroutine(self._see(node, data))
+        if what == "cut":
+            node.cut_short()
+        elif what == "reopen":
+            node.reopen_logs()
+        return None
+
+    async def _see(self, node: Node, upstream: str) -> None:
+        try:
+            await node.membership.refresh(upstream)
+        except StoreUnavailable as error:
+            self._log.debug("The change is seen later: {error}", error=str(error))
 
     def wire_lost(self) -> None:
         """The parent is gone, and nobody would end what goes on without it."""

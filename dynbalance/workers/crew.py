@@ -8,15 +8,19 @@ what each of them serves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
+from dynbalance.admin.crew import Lives, together
 from dynbalance.config import Config, StoreUrl
 from dynbalance.errors import ConfigError
 from dynbalance.log import Logger
+from dynbalance.workers.lives import lives_from_json
 from dynbalance.workers.orders import Orders, config_of
 from dynbalance.workers.process import Owner, Process, handed_over
 from dynbalance.workers.sockets import Opened, Sockets
@@ -32,6 +36,9 @@ FIRST = 20.0
 
 SCRAPE = 3.0
 """Seconds that a worker may take to tell its metrics."""
+
+SIGHT = 1.0
+"""Seconds that it may take to tell how its servers are, or to look after them."""
 
 
 class Crew:
@@ -133,23 +140,38 @@ class Crew:
 
         @param is_known: whether what has such labels still is.
         """
-        fresh: set[int] = set()
+        told = await self._ask_all("metrics", None, SCRAPE)
+        for number, data in told.items():
+            self._sums.heard(number, from_json(data))
+        self._sums.forget(is_known)
+        return [*self._sums.metrics(told), *self._well_being()]
 
-        def hear(data: list[Any], worker: Worker) -> None:
-            self._sums.heard(worker.number, from_json(data))
-            fresh.add(worker.number)
+    async def lives(self, upstream: str) -> Lives:
+        """What the workers see of an upstream's servers, as one."""
+        told = await self._ask_all("lives", upstream, SIGHT)
+        return together({number: lives_from_json(data) for number, data in told.items()})
 
-        def miss(failure: Any, worker: Worker) -> None:
+    async def see(self, upstream: str) -> None:
+        """Have all workers see at once what was changed."""
+        await self._ask_all("see", upstream, SIGHT)
+
+    async def _ask_all(self, what: str, data: Any, patience: float) -> dict[int, Any]:
+        """@return: the answers in time, by the workers' numbers."""
+        told: dict[int, Any] = {}
+
+        def miss(failure: Failure, worker: Worker) -> None:
             failure.trap(NoAnswer)
-            self._log.debug("Worker {number} has no metrics now", number=worker.number)
+            self._log.debug(
+                "Worker {number} has no answer to {what}", number=worker.number, what=what
+            )
 
         asked = []
         for worker in self.workers:
-            told = worker.ask("metrics", SCRAPE)
-            asked.append(told.addCallbacks(hear, miss, (worker,), {}, (worker,), {}))
+            answer = worker.ask(what, data, patience)
+            answer.addCallback(partial(told.__setitem__, worker.number))
+            asked.append(answer.addErrback(miss, worker))
         await gatherResults(asked)
-        self._sums.forget(is_known)
-        return [*self._sums.metrics(fresh), *self._well_being()]
+        return told
 
     def _well_being(self) -> list[Metric]:
         up = GaugeMetricFamily(

@@ -127,15 +127,15 @@ class Worker:
             return
         self._owed += 1
         if self._owed == 1:
-            self.ask("ping", SILENCE * 10.0).addCallbacks(self._answered, lambda _: None)
+            self.ask("ping", None, SILENCE * 10.0).addCallbacks(self._answered, lambda _: None)
 
-    def ask(self, what: str, patience: float) -> Deferred[Any]:
+    def ask(self, what: str, data: Any, patience: float) -> Deferred[Any]:
         """@return: the answer; fails with L{NoAnswer}."""
         if self._process is None:
             answer: Deferred[Any] = Deferred()
             answer.errback(NoAnswer("it does not run"))
             return answer
-        return self._process.wire.ask(what, None, patience)
+        return self._process.wire.ask(what, data, patience)
 
     def end(self, patience: float) -> Deferred[None]:
         """

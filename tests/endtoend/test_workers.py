@@ -11,7 +11,7 @@ import signal
 import socket
 
 from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import LOOPBACK, EndToEndCase, accepts, ask, wait_until
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, accepts, ask, free_port, wait_until
 from tests.endtoend.servers import Backend, Redis
 from tests.endtoend.test_ending import Asking
 
@@ -36,14 +36,8 @@ class WorkersCase(EndToEndCase):
         self.backend = Backend(self)
         root = {"workers": 2, "shutdown_timeout": 20.0}
         self.daemon = Daemon(self, store or self.redis.url, root=root, **more)  # type: ignore[arg-type]
+        # When it is answered, all workers know it.
         self.daemon.add(self.backend.port)
-        wait_until(self.all_know, "all workers to know the server")
-
-    def all_know(self) -> bool:
-        up = [f'dynbalance_upstream_servers{{state="up",upstream="default",worker="{n}"}}'
-              for n in (1, 2)]
-        metrics = self.metrics()
-        return all(metrics.get(name) == 1 for name in up)
 
     def metrics(self) -> dict[str, float]:
         lines = ask(self.daemon.admin, "/metrics").body.decode().splitlines()
@@ -95,6 +89,8 @@ class WorkersTests(WorkersCase):
         wait_until(
             lambda: self.daemon.counts() == {self.backend.address: MANY}, "the sum in the status"
         )
+        server = self.daemon.status()[self.backend.address]
+        self.assertEqual(("up", MANY), (server["state"], server["node_connections"]))
         self.backend.told("/release")
         for each in asking:
             each.wait()
@@ -183,6 +179,25 @@ class WorkersTests(WorkersCase):
         asking.wait()
         assert asking.reply, asking.failed
         self.assertEqual(0, self.daemon.process.wait())
+
+    def test_orders(self) -> None:
+        """What the API has answered holds for all workers; what one finds out is told."""
+        self.begin()
+        host, port = self.backend.address.split(":")
+        for action, status in (("disable", 502), ("enable", 200)) * 3:
+            self.daemon.call("toggle", host=host, port=port, action=action)
+            for _ in range(4):
+                self.assertEqual(status, ask(self.daemon.http).status)
+        dead = free_port()
+        self.daemon.add(dead)
+
+        def found_out() -> bool:
+            self.assertEqual(200, ask(self.daemon.http).status)
+            return self.daemon.state(f"{LOOPBACK}:{dead}") == "failed"
+
+        wait_until(found_out, "one to find out")
+        why = self.daemon.status()[f"{LOOPBACK}:{dead}"]["why"]
+        self.assertRegex(why, r"\(worker [12] of 2\)$")
 
     def test_mounted_admin(self) -> None:
         """Whichever worker is asked answers from the shared store, and logs whole lines."""

@@ -228,4 +228,4 @@ class WorkerTests(TestCase):
 
     def test_nobody_to_ask(self) -> None:
         """Without a process there is no answer."""
-        self.failureResultOf(self.worker.ask("metrics", 1.0), NoAnswer)
+        self.failureResultOf(self.worker.ask("metrics", None, 1.0), NoAnswer)

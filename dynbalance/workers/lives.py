@@ -1,0 +1,24 @@
+"""
+What a worker sees of its servers, as it is said over the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dynbalance.admin.crew import Live, Lives
+from dynbalance.balancer.server import State
+
+
+def lives_to_json(lives: Lives) -> dict[str, Any]:
+    """By the servers' keys."""
+    return {key: [live.state.value, live.held, live.slow, live.why] for key, live in lives.items()}
+
+
+def lives_from_json(data: Mapping[str, Any]) -> dict[str, Live]:
+    """The reverse of L{lives_to_json}."""
+    return {
+        key: Live(state=State(state), held=held, slow=slow, why=why)
+        for key, (state, held, slow, why) in data.items()
+    }
