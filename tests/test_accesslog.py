@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from dynbalance.accesslog import appended
 from tests.temporary import Temporary
 
-LONG = 9_000
+LONG = 30_000
 """Characters: more than a buffer of Python's holds."""
 
 
