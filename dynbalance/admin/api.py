@@ -50,6 +50,10 @@ class Endpoint:
         that does not look at what it is given.
     @ivar act: does it.
     @ivar about: a line for people.
+    @ivar produces: the media type of what is not in the envelope.
+    @ivar has_revision: whether the answer has the revision as its C{ETag} and is
+        left out for who knows it.
+    @ivar may_fail: of a page, whether it may answer 503.
     """
 
     path: bytes
@@ -57,6 +61,9 @@ class Endpoint:
     parameters: tuple[p.Parameter[Any], ...] | None
     act: Callable[[Ask], Awaitable[Answer | Page]]
     about: str = ""
+    produces: str = "application/json"
+    has_revision: bool = False
+    may_fail: bool = False
 
     @property
     def allow(self) -> bytes:

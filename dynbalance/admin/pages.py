@@ -49,10 +49,16 @@ class Pages:
     def endpoints(self) -> tuple[Endpoint, ...]:
         get = (b"GET",)
         return (
-            Endpoint(b"/", get, None, self.dashboard),
-            Endpoint(b"/metrics", get, None, self.metrics),
-            Endpoint(b"/healthz", get, None, self.healthz),
-            Endpoint(b"/readyz", get, None, self.readyz),
+            Endpoint(
+                b"/", get, None, self.dashboard, "Show the dashboard", produces="text/html"
+            ),
+            Endpoint(
+                b"/metrics", get, None, self.metrics, "Tell Prometheus", produces="text/plain"
+            ),
+            Endpoint(b"/healthz", get, None, self.healthz, "Answer while the process lives"),
+            Endpoint(
+                b"/readyz", get, None, self.readyz, "Say whether there is a server", may_fail=True
+            ),
         )
 
     def traffic(self) -> Iterable[Metric]:

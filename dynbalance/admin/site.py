@@ -18,6 +18,7 @@ from zope.interface import implementer
 from dynbalance.admin.answers import Reply, page, reply
 from dynbalance.admin.api import BODY_LIMIT, TOO_LARGE, Api
 from dynbalance.admin.feed import Feed, Stream
+from dynbalance.admin.openapi import with_description
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.table import UpstreamApi
@@ -216,7 +217,8 @@ class AdminSite(Site):
 
     def _resource(self, operations: Operations, pages: Pages) -> Resource:
         upstream_api = UpstreamApi(operations, self._feed)
-        return ApiResource(Api((*upstream_api.endpoints, *pages.endpoints())))
+        table = with_description((*upstream_api.endpoints, *pages.endpoints()))
+        return ApiResource(Api(table))
 
     def stopFactory(self) -> None:
         """Nobody can come any more; who listens is let go."""

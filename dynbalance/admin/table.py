@@ -14,6 +14,7 @@ from dynbalance.admin.feed import Feed
 from dynbalance.admin.happenings import Happenings
 from dynbalance.admin.history import Histories
 from dynbalance.admin.operations import Operations
+from dynbalance.admin.overview import Overview
 
 _GET, _POST, _BOTH = (b"GET",), (b"POST",), (b"GET", b"POST")
 
@@ -39,7 +40,7 @@ class UpstreamApi(Api):
         super().__init__(
             (
                 *_servers(operations),
-                *_upstreams(operations),
+                *_upstreams(operations, Overview(scene)),
                 *_past(Histories(scene)),
                 *_backups(Backups(scene)),
                 _events(Happenings(scene, feed)),
@@ -84,11 +85,17 @@ def _servers(operations: Operations) -> tuple[Endpoint, ...]:
     )
 
 
-def _upstreams(operations: Operations) -> tuple[Endpoint, ...]:
+def _upstreams(operations: Operations, overview: Overview) -> tuple[Endpoint, ...]:
     """What is about all servers of an upstream."""
     return (
+        Endpoint(b"/upstream/upstreams", _GET, (), overview.upstreams, "List the upstreams"),
         Endpoint(
-            b"/upstream/status", _GET, _ONE, operations.status, "List the servers of an upstream"
+            b"/upstream/status",
+            _GET,
+            _ONE,
+            operations.status,
+            "List the servers of an upstream",
+            has_revision=True,
         ),
         Endpoint(
             b"/upstream/health", _GET, _ONE, operations.health, "Count the servers that are alive"
@@ -133,6 +140,7 @@ def _events(happenings: Happenings) -> Endpoint:
         _ONE,
         happenings.events,
         "Tell what happens to the servers while it happens",
+        produces="text/event-stream",
     )
 
 

@@ -26,10 +26,12 @@ class SiteCase(TestCase):
     """
 
     timeout = 30.0
+    upstreams: tuple[str, ...] = ("default",)
 
     def setUp(self) -> Deferred[None]:
         self.store = DoorStore(reactor)
-        self.balancer = Balancer([UpstreamOrder(name="default")], reactor.seconds, lambda: 0.0)
+        orders = [UpstreamOrder(name=name) for name in self.upstreams]
+        self.balancer = Balancer(orders, reactor.seconds, lambda: 0.0)
         self.membership = Membership(self.balancer, self.store, "one", 10.0, 0.1, reactor)
         operations = Operations(self.balancer, self.store, self.membership, 30.0, True)
         self.site = AdminSite(operations, Pages(self.balancer, self.membership), reactor)

@@ -144,6 +144,36 @@ class ConditionTests(ChangingCase):
             )
 
 
+class OverviewTests(ChangingCase):
+    """All upstreams at a glance."""
+
+    def test_upstreams(self) -> None:
+        """Names, policies, states and counts."""
+        self.order_of()
+        self.order_of("10.0.0.2")
+        self.change("toggle", action="disable")
+        lease = self.upstream.choose()
+        first, second = self.get("upstreams")["data"]
+        self.assertEqual(
+            first,
+            {
+                "name": "default",
+                "policy": "least_conn",
+                "revision": 3,
+                "servers": 2,
+                "usable": 1,
+                "states": {"disabled": 1, "up": 1},
+                "connections": 1,
+                "node_connections": 1,
+                "waiting": 0,
+                "panic": False,
+            },
+        )
+        self.assertEqual((second["name"], second["states"]), ("api", {"down": 1, "up": 1}))
+        assert lease is not None
+        lease.release()
+
+
 class HistoryTests(ChangingCase):
     """Who changed what."""
 
