@@ -77,6 +77,11 @@ class Watch:
             if greeted:
                 listener.tell(text)
 
+    def end(self) -> None:
+        """Let everybody go."""
+        for listener in tuple(self.listeners):
+            listener.end()
+
     def greeting(self, missed: Iterable[Line], whole: bool, available: bool) -> bytes:
         """
         What a new listener hears first: what it has missed, or that this

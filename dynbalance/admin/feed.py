@@ -112,7 +112,10 @@ class Feed:
             return
         watch.listeners.pop(listener, None)
         if not watch.listeners:
-            del self._watches[upstream.name]
+            self._drop(watch)
+
+    def _drop(self, watch: Watch) -> None:
+        del self._watches[watch.upstream.name]
         if not self._watches and self._loop.running:
             self._loop.stop()
 
@@ -122,8 +125,11 @@ class Feed:
         if self._loop.running:
             self._loop.stop()
         for watch in watches.values():
-            for listener in tuple(watch.listeners):
-                listener.end()
+            watch.end()
+
+    def _is_there(self, upstream: Upstream) -> bool:
+        """A reload may have taken it away, or put another one in its place."""
+        return self._scene.balancer.upstreams.get(upstream.name) is upstream
 
     async def _join(self, watch: Watch, listener: Listener, last: str) -> None:
         """Tell it what it has missed and what there is, and from now on the rest."""
@@ -173,7 +179,11 @@ class Feed:
         self._looks += 1
         try:
             for watch in tuple(self._watches.values()):
-                await self._look_at(watch)
+                if self._is_there(watch.upstream):
+                    await self._look_at(watch)
+                else:
+                    self._drop(watch)
+                    watch.end()
         except Exception:  # noqa: BLE001 - the looking has to outlive every mistake
             self._log.failure("Looking for events failed; it is tried again")
 

@@ -16,6 +16,7 @@ from dynbalance.admin import feed as feed_module
 from dynbalance.admin.answers import Refused
 from dynbalance.admin.feed import Feed
 from dynbalance.admin.scene import Scene
+from dynbalance.balancer.balancer import UpstreamOrder
 from dynbalance.store.changes import Update
 from tests.admin.sitecase import SiteCase
 from tests.admin.test_history import A, ChangingCase
@@ -273,6 +274,15 @@ class FeedTests(ChangingCase):
         ears = [self.listen(), self.listen(upstream="api")]
         self.feed.stop()
         self.assertEqual([ear.ended for ear in ears], [True, True])
+
+    def test_reload(self) -> None:
+        """Who listens to an upstream that a reload takes away is let go."""
+        ears = [self.listen(), self.listen(upstream="api")]
+        order = UpstreamOrder(name="default")
+        self.balancer.follow([order], {})
+        self.look()
+        self.assertEqual([ear.ended for ear in ears], [False, True])
+        self.assertEqual(self.feed.listening, 1)
 
     def test_mounted(self) -> None:
         """Where an answer has to have an end, there are no events."""
