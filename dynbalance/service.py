@@ -258,16 +258,25 @@ class Node(Service):
         @raise ConfigError: with all that is in the way; nothing has changed.
         """
         problems = needing_restart(self._config, config)
-        if self._crew is not None:
-            problems.append("workers: several of them follow another configuration by a restart")
         if problems:
             raise ConfigError(problems)
         materials, ports = self._have(config)
+        if self._crew is not None:
+            self._open_for_crew(self._crew, config, ports)
         snapshots = {name: await self.membership.look(name) for name in config.upstreams}
         if self.ending:
             self._close_new(ports)
             return
         self._follow(config, materials, ports, snapshots)
+        if self._crew is not None:
+            await self._crew.follow(config)
+
+    def inherit(self, sockets: Mapping[str, Inherited]) -> None:
+        """
+        The next configuration finds these, instead of those that this process
+        was made with.
+        """
+        self._inherited = sockets
 
     def _follow(
         self,

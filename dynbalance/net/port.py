@@ -60,6 +60,10 @@ class _TightAccept(tcp.Port):
                 if failed.errno in _EXHAUSTED:
                     self._pause(failed)
                     return
+                if failed.errno == errno.EINVAL:
+                    # Another process that has the socket too has shut it.
+                    self.stopReading()
+                    return
                 # The client is gone already, or a packet filter refused it.
                 continue
             skt.setblocking(False)

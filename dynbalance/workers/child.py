@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from dynbalance.log import Logger, set_level
 from dynbalance.service import Node
 from dynbalance.workers.lives import lives_to_json
 from dynbalance.workers.orders import Orders
+from dynbalance.workers.process import FIRST_SOCKET
 from dynbalance.workers.sums import families_of, to_json
 
 
@@ -40,9 +42,13 @@ class Worker:
         self._wall = wall
         self._node: Node | None = None
 
-    def heard(self, what: str, data: Any) -> Any:
+    def heard(self, what: str, data: Any, descriptors: Sequence[int]) -> Any:
         if what == "begin":
-            return Deferred.fromCoroutine(self._begin(Orders.from_json(data)))
+            orders = Orders.from_json(data, count(FIRST_SOCKET))
+            return Deferred.fromCoroutine(self._begin(orders))
+        if what == "follow" and self._node is not None:
+            orders = Orders.from_json(data, descriptors)
+            return Deferred.fromCoroutine(self._follow(orders, self._node))
         if what == "end":
             self._reactor.stop()
         elif self._node is not None:
@@ -79,10 +85,21 @@ class Worker:
             orders.config, self._reactor, self._random, self._wall, inherited=orders.sockets
         )
         node.privilegedStartService()
-        for each in orders.sockets.values():
-            # The ports have copies of their own.
-            os.close(each.fd)
+        _close(orders)
         node.startService()
         self._node = node
         self._reactor.addSystemEventTrigger("before", "shutdown", node.stopService)
         await node.when_begun()
+
+    async def _follow(self, orders: Orders, node: Node) -> None:
+        node.inherit(orders.sockets)
+        try:
+            await node.reload(orders.config)
+        finally:
+            _close(orders)
+
+
+def _close(orders: Orders) -> None:
+    """The ports have copies of their own."""
+    for descriptor in orders.descriptors:
+        os.close(descriptor)

@@ -22,7 +22,7 @@ from dynbalance.errors import ConfigError
 from dynbalance.log import Logger
 from dynbalance.workers.lives import lives_from_json
 from dynbalance.workers.orders import Orders, config_of
-from dynbalance.workers.process import Owner, Process, handed_over
+from dynbalance.workers.process import Owner, Process
 from dynbalance.workers.sockets import Opened, Sockets
 from dynbalance.workers.sums import Sums, from_json
 from dynbalance.workers.wire import NoAnswer
@@ -54,7 +54,7 @@ class Crew:
         self.workers: list[Worker] = []
         self._reactor = reactor
         self._sums = Sums()
-        self._sockets: Sockets | None = None
+        self._sockets = Sockets(size)
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -68,12 +68,13 @@ class Crew:
 
     def open(self, opened: Iterable[Opened]) -> None:
         """
-        Make the sockets that the workers accept from.
+        Make the sockets that the workers are to accept from: at the next
+        L{begin} or L{follow}.
 
-        @raise ConfigError: that cannot be.
+        @raise ConfigError: that cannot be; nothing has changed.
         """
         try:
-            self._sockets = Sockets(opened, self.size)
+            self._sockets.prepare(opened)
         except OSError as failed:
             raise ConfigError([f"workers: {failed.strerror}"]) from None
 
@@ -86,33 +87,42 @@ class Crew:
         @param store: as a worker reaches it.
         @return: fires when all serve, or after L{FIRST} seconds; never fails.
         """
-        self.workers = [self._worker(number, config, node, store) for number in self._numbers()]
+        self._node, self._store = node, store
+        self._switch(config)
+        self.workers = [self._worker(number) for number in range(1, self.size + 1)]
         for worker in self.workers:
             worker.start()
         self._looking.start(LOOK, now=False)
         begun: Deferred[Any] = gatherResults([each.when_serving() for each in self.workers])
         return begun.addTimeout(FIRST, self._reactor).addBoth(lambda _: None)
 
-    def _numbers(self) -> range:
-        return range(1, self.size + 1)
+    def follow(self, config: Config) -> Deferred[None]:
+        """
+        Have all go on by another configuration.
 
-    def _worker(self, number: int, config: Config, node: str, store: StoreUrl) -> Worker:
-        assert self._sockets is not None
-        sockets = self._sockets.of(number - 1)
-        theirs = config_of(config, node, number, self.size, store)
-        orders = Orders(theirs, handed_over(sockets)).to_json()
+        @return: fires when they do; never fails.
+        """
+        self._switch(config)
+        followed: Deferred[Any] = gatherResults([each.follow() for each in self.workers])
+        return followed.addCallback(lambda _: None)
 
-        def start(owner: Owner) -> Process:
-            return Process(
-                self._reactor, owner, f"w{number}", [each.fd for each in sockets.values()]
-            )
+    def _switch(self, config: Config) -> None:
+        self._config = config
+        self._sockets.switch()
 
-        return Worker(number, start, lambda: orders, self._ended, self._reactor)
+    def _worker(self, number: int) -> Worker:
+        def orders() -> Orders:
+            config = config_of(self._config, self._node, number, self.size, self._store)
+            return Orders(config, self._sockets.of(number - 1))
+
+        def start(owner: Owner, orders: Orders) -> Process:
+            return Process(self._reactor, owner, f"w{number}", orders.descriptors)
+
+        return Worker(number, start, orders, self._ended, self._reactor)
 
     def close_sockets(self) -> None:
         """Nobody else is let in."""
-        if self._sockets is not None:
-            self._sockets.close()
+        self._sockets.close()
 
     def end(self, patience: float) -> Deferred[None]:
         """

@@ -8,7 +8,7 @@ meanwhile is none of a worker's business.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from attrs import evolve, frozen
@@ -31,20 +31,29 @@ class Orders:
     sockets: Mapping[str, Inherited]
 
     def to_json(self) -> dict[str, Any]:
+        """The sockets' descriptors go beside it, in the same order."""
+        sockets = self.sockets.items()
         return {
             "config": document_of(self.config),
             "state_dir": self.config.state_dir,
-            "sockets": {
-                path: [each.fd, each.family, each.shared] for path, each in self.sockets.items()
-            },
+            "sockets": [[path, each.family, each.shared] for path, each in sockets],
         }
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Of the sockets."""
+        return [each.fd for each in self.sockets.values()]
+
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Orders:
-        """@raise ConfigError: the configuration is another version's."""
+    def from_json(cls, data: dict[str, Any], descriptors: Iterable[int]) -> Orders:
+        """
+        @param descriptors: of the sockets.
+        @raise ConfigError: the configuration is another version's.
+        """
+        sockets = zip(descriptors, data["sockets"], strict=False)
         return cls(
             evolve(build(data["config"]), state_dir=data["state_dir"]),
-            {path: Inherited(*each) for path, each in data["sockets"].items()},
+            {path: Inherited(fd, family, shared) for fd, (path, family, shared) in sockets},
         )
 
 

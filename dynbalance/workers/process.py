@@ -12,17 +12,14 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from attrs import evolve
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.python.failure import Failure
 
 from dynbalance.workers.lines import Lines, log_line, pass_on
-from dynbalance.workers.sockets import Inherited
 from dynbalance.workers.wire import Ears, Wire
 
 WIRE = 3
@@ -94,14 +91,6 @@ class Process(ProcessProtocol):
         for lines in self._lines.values():
             lines.end()
         self._owner.process_ended(reason.getErrorMessage())
-
-
-def handed_over(sockets: Mapping[str, Inherited]) -> dict[str, Inherited]:
-    """The sockets as the process that is born with them finds them."""
-    return {
-        path: evolve(each, fd=FIRST_SOCKET + i)
-        for i, (path, each) in enumerate(sockets.items())
-    }
 
 
 def _environment() -> dict[str, str]:

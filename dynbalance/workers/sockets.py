@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -73,57 +72,116 @@ class Opened:
 
 class Sockets:
     """
-    The sockets of all listeners for all workers.
+    The sockets of all listeners for all workers: those of now, and those that
+    are prepared for what comes.
     """
 
-    def __init__(self, opened: Iterable[Opened], workers: int) -> None:
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._now: dict[str, _Set] = {}
+        self._next: dict[str, _Set] = {}
+
+    def prepare(self, opened: Iterable[Opened]) -> None:
         """
-        @raise OSError: a socket cannot be had.
+        Have sockets for the listeners to come; those of a port that is there
+        already stay the same.
+
+        @raise OSError: one cannot be had; nothing has changed.
         """
-        self._kept: list[socket.socket] = []
-        self._by_worker: list[dict[str, Inherited]] = [{} for _ in range(workers)]
+        self._abandon()
+        coming: dict[str, _Set] = {}
         try:
             for each in opened:
-                self._spread(each.option, each.port.socket, each.is_ours)
+                here = next((own for own in self._now.values() if own.port is each.port), None)
+                coming[each.option] = here or _Set.made(each, self._workers)
         except OSError:
-            self.close()
+            self._next = coming
+            self._abandon()
             raise
+        self._next = coming
 
-    def _spread(self, path: str, first: socket.socket, ours: bool) -> None:
-        spread = ours and first.family in _SPREAD
-        workers = len(self._by_worker)
-        mates = self._mates(first, workers) if spread else [first] * workers
-        for theirs, mate in zip(self._by_worker, mates, strict=True):
-            theirs[path] = Inherited(mate.fileno(), int(first.family), not spread)
+    def switch(self) -> None:
+        """What was prepared is that of now; what is in neither is closed."""
+        before, self._now, self._next = self._now, self._next, {}
+        self._close_unless(before, self._now)
 
-    def _mates(self, first: socket.socket, number: int) -> list[socket.socket]:
-        # Not before it is bound: so bound, it was nobody else's.
-        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        mates = [first]
-        for _ in range(number - 1):
-            mate = socket.socket(first.family, socket.SOCK_STREAM)
-            self._kept.append(mate)
-            mate.setblocking(False)
-            mate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            mate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            mate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            mate.bind(first.getsockname())
-            mate.listen(BACKLOG)
-            mates.append(mate)
-        return mates
+    def _abandon(self) -> None:
+        """What was prepared does not come."""
+        given_up, self._next = self._next, {}
+        self._close_unless(given_up, self._now)
 
     def of(self, worker: int) -> Mapping[str, Inherited]:
         """
         @param worker: counted from 0.
-        @return: its sockets by the paths of the listeners' options.
+        @return: its sockets of now by the paths of the listeners' options.
         """
-        return self._by_worker[worker]
+        return {option: each.of(worker) for option, each in self._now.items()}
 
     def close(self) -> None:
         """Listen no more with those that were made here, whoever has them too."""
-        for mate in self._kept:
-            # One that does not listen yet cannot be shut.
-            with suppress(OSError):
-                mate.shutdown(socket.SHUT_RDWR)
+        self._abandon()
+        self.switch()
+
+    def _close_unless(self, sets: Mapping[str, _Set], kept: Mapping[str, _Set]) -> None:
+        for each in sets.values():
+            if not any(each is other for other in kept.values()):
+                each.close()
+
+
+@frozen(slots=True, eq=False)
+class _Set:
+    """
+    The sockets of one port.
+
+    @ivar port: of Twisted, which has the first of them.
+    @ivar sockets: one for each worker; the same one for all if it is C{shared}.
+    """
+
+    port: Any
+    sockets: tuple[socket.socket, ...]
+    shared: bool
+
+    @classmethod
+    def made(cls, opened: Opened, workers: int) -> _Set:
+        """@raise OSError: a socket cannot be had."""
+        first: socket.socket = opened.port.socket
+        if not opened.is_ours or first.family not in _SPREAD:
+            return cls(opened.port, (first,) * workers, True)
+        # Not before it is bound: so bound, it was nobody else's.
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        mates: list[socket.socket] = []
+        try:
+            mates.extend(_mate(first) for _ in range(workers - 1))
+        except OSError:
+            for mate in mates:
+                mate.close()
+            raise
+        return cls(opened.port, (first, *mates), False)
+
+    def of(self, worker: int) -> Inherited:
+        mine = self.sockets[worker]
+        return Inherited(mine.fileno(), int(mine.family), self.shared)
+
+    def close(self) -> None:
+        if self.shared:
+            return
+        for mate in self.sockets[1:]:
+            # Whoever has it too shall not go on listening.
+            mate.shutdown(socket.SHUT_RDWR)
             mate.close()
-        self._kept.clear()
+
+
+def _mate(first: socket.socket) -> socket.socket:
+    """Another socket that listens where C{first} does."""
+    mate = socket.socket(first.family, socket.SOCK_STREAM)
+    try:
+        mate.setblocking(False)
+        mate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        mate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        mate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        mate.bind(first.getsockname())
+        mate.listen(BACKLOG)
+    except OSError:
+        mate.close()
+        raise
+    return mate

@@ -3,36 +3,40 @@ What a worker and its parent say to each other: questions with answers, and
 words without, over one socket.
 
 Knows messages and deadlines; refuses to know what is asked.  A message is a
-JSON array behind its length.
+JSON array behind its length; open descriptors may go with it (C{SCM_RIGHTS}).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from dynbalance.errors import DynbalanceError
 from dynbalance.log import Logger
 
 LONGEST = 256 << 20
 """Bytes of a message: the metrics of many thousands of servers."""
 
 
-class NoAnswer(Exception):
+class NoAnswer(DynbalanceError):
     """The other side refused, is gone, or said nothing in time."""
 
 
 class Ears(Protocol):
     """Who takes what the other side says."""
 
-    def heard(self, what: str, data: Any) -> Any:
+    def heard(self, what: str, data: Any, descriptors: Sequence[int]) -> Any:
         """
         @param data: as JSON has it.
+        @param descriptors: that came with it, and are the hearer's now.
         @return: the answer, or a Deferred of it; of a question only.
         """
 
@@ -40,10 +44,12 @@ class Ears(Protocol):
         """There will be no more."""
 
 
+@implementer(IFileDescriptorReceiver)
 class Wire(Int32StringReceiver):
     """One end of the socket."""
 
     MAX_LENGTH = LONGEST
+    transport: Any
     _log = Logger()
 
     def __init__(self, ears: Ears, clock: IReactorTime) -> None:
@@ -52,10 +58,14 @@ class Wire(Int32StringReceiver):
         self._asked: dict[int, Deferred[Any]] = {}
         self._last = 0
         self._gone = False
+        self._descriptors: list[int] = []
 
-    def ask(self, what: str, data: Any, patience: float) -> Deferred[Any]:
+    def ask(
+        self, what: str, data: Any, patience: float, descriptors: Sequence[int] = ()
+    ) -> Deferred[Any]:
         """
         @param patience: seconds that the answer may take.
+        @param descriptors: that the other side gets copies of.
         @return: the answer; fails with L{NoAnswer} only.
         """
         self._last += 1
@@ -65,7 +75,9 @@ class Wire(Int32StringReceiver):
             answer.errback(NoAnswer("the connection is closed"))
             return answer
         self._asked[number] = answer
-        self._send(["ask", number, what, data])
+        for each in descriptors:
+            self.transport.sendFileDescriptor(each)
+        self._send(["ask", number, what, data, len(descriptors)])
 
         def late(failure: Failure) -> Failure:
             self._asked.pop(number, None)
@@ -78,18 +90,23 @@ class Wire(Int32StringReceiver):
     def tell(self, what: str, data: Any = None) -> None:
         """Say something that needs no answer."""
         if not self._gone:
-            self._send(["tell", 0, what, data])
+            self._send(["tell", 0, what, data, 0])
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        # Sent before the message that it belongs to.
+        self._descriptors.append(descriptor)
 
     def stringReceived(self, string: bytes) -> None:
-        kind, number, what, data = json.loads(string)
+        kind, number, what, data, with_it = json.loads(string)
+        descriptors, self._descriptors = self._descriptors[:with_it], self._descriptors[with_it:]
         if kind == "ask":
-            answered = maybeDeferred(self._ears.heard, what, data)
+            answered = maybeDeferred(self._ears.heard, what, data, descriptors)
             answered.addCallbacks(
-                lambda answer: self._send(["answer", number, "", answer]),
+                lambda answer: self._send(["answer", number, "", answer, 0]),
                 lambda failure: self._refuse(number, what, failure),
             )
         elif kind == "tell":
-            self._ears.heard(what, data)
+            self._ears.heard(what, data, descriptors)
         else:
             waiting = self._asked.pop(number, None)
             if waiting is None:
@@ -108,8 +125,9 @@ class Wire(Int32StringReceiver):
         self._ears.wire_lost()
 
     def _refuse(self, number: int, what: str, failure: Failure) -> None:
-        self._log.failure("What was asked, {what}, failed", failure, what=what)
-        self._send(["refusal", number, failure.getErrorMessage(), None])
+        if not failure.check(DynbalanceError):
+            self._log.failure("What was asked, {what}, failed", failure, what=what)
+        self._send(["refusal", number, failure.getErrorMessage(), None, 0])
 
     def _send(self, message: list[Any]) -> None:
         if not self._gone:

@@ -7,7 +7,7 @@ how (L{dynbalance.workers.process}) and what the others do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from dynbalance.backoff import BackOff
 from dynbalance.log import Logger
+from dynbalance.workers.orders import Orders
 from dynbalance.workers.process import Owner, Process
 from dynbalance.workers.wire import NoAnswer
 
@@ -51,14 +52,14 @@ class Worker:
     def __init__(
         self,
         number: int,
-        start: Callable[[Owner], Process],
-        orders: Callable[[], Any],
+        start: Callable[[Owner, Orders], Process],
+        orders: Callable[[], Orders],
         on_end: Callable[[Worker], None],
         clock: IReactorTime,
     ) -> None:
         """
         @param start: starts a process.
-        @param orders: what it is told, as JSON has it.
+        @param orders: what it is told to be.
         @param on_end: told when a process has ended.
         """
         self.number = number
@@ -89,15 +90,16 @@ class Worker:
         self._next = None
         self._started = self._clock.seconds()
         self.starts += 1
+        orders = self._orders()
         try:
-            self._process = self._start(self)
+            self._process = self._start(self, orders)
         except OSError as error:
             self._again(str(error))
             return
         self.state = State.STARTING
         self._owed = 0
         process = self._process
-        begun = process.wire.ask("begin", self._orders(), START)
+        begun = process.wire.ask("begin", orders.to_json(), START)
         begun.addCallbacks(lambda _: self._serves(process), lambda why: self._give_up(process, why))
 
     def when_serving(self) -> Deferred[None]:
@@ -156,6 +158,30 @@ class Worker:
         kill = self._clock.callLater(patience + FAREWELL, self._process.kill)
         return self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
 
+    def follow(self) -> Deferred[None]:
+        """
+        Have it go on by other orders.
+
+        @return: fires when it does, or has said why not; never fails.
+        """
+        process = self._process
+        if process is None or self.state is not State.SERVING:
+            if process is not None and self.state is State.STARTING:
+                # It begins by the former ones; the next process does not.
+                process.kill()
+            return succeed(None)
+        orders = self._orders()
+        followed = process.wire.ask("follow", orders.to_json(), START, orders.descriptors)
+
+        def stay(why: Any) -> None:
+            self._log.error(
+                "Worker {number} goes on by the former configuration: {why}",
+                number=self.number,
+                why=why.getErrorMessage(),
+            )
+
+        return followed.addCallbacks(lambda _: None, stay)
+
     def cut(self) -> None:
         """Wait no longer for what is in flight."""
         if self._process is not None:
@@ -168,7 +194,7 @@ class Worker:
 
     # What the process says and does.
 
-    def heard(self, what: str, data: Any) -> Any:
+    def heard(self, what: str, data: Any, descriptors: Sequence[int]) -> Any:
         raise NoAnswer(f"{what} is nothing that a worker may say")
 
     def wire_lost(self) -> None:

@@ -10,8 +10,9 @@ import re
 import signal
 import socket
 
-from tests.endtoend.daemon import Daemon
+from tests.endtoend.daemon import Daemon, endpoint
 from tests.endtoend.harness import LOOPBACK, EndToEndCase, accepts, ask, free_port, wait_until
+from tests.endtoend.load import Load
 from tests.endtoend.servers import Backend, Redis
 from tests.endtoend.test_ending import Asking
 
@@ -198,6 +199,53 @@ class WorkersTests(WorkersCase):
         wait_until(found_out, "one to find out")
         why = self.daemon.status()[f"{LOOPBACK}:{dead}"]["why"]
         self.assertRegex(why, r"\(worker [12] of 2\)$")
+
+    def test_reload(self) -> None:
+        """HUP: all workers follow a changed file, new ports too, and no request fails."""
+        self.begin()
+        load = Load(self, self.daemon.http)
+        held = self.hold(MANY)
+        pids = self.pid(1), self.pid(2)
+        other = Backend(self, "other")
+        port, log = free_port(), os.path.join(self.directory("log"), "access.log")
+        self.daemon.edit("[[http]]", f"""
+            [[http]]
+            listen = "{endpoint(port)}"
+            upstream = "other"
+            access_log = "{log}"
+            [upstreams.other]
+            servers = [{{ address = "{other.address}" }}]
+            [[http]]
+            keepalive_requests = 50
+        """)
+        self.daemon.reload()
+        load.go_on()
+        self.assertEqual({b"other"}, {ask(port).body for _ in range(MANY)})
+        self.daemon.edit(other.address, self.backend.address)
+        self.daemon.reload()
+        self.assertEqual({b"backend"}, {ask(port).body for _ in range(MANY)})
+        load.stop()
+        self.assertEqual([], load.failures)
+        # One that begins later begins by what is followed now.
+        os.kill(pids[0], signal.SIGKILL)
+        wait_until(lambda: self.pid(1) != pids[0], "another process")
+        self.assertEqual({b"backend"}, {ask(port).body for _ in range(MANY)})
+        self.daemon.edit(f'listen = "{endpoint(port)}"', f'listen = "{endpoint(free_port())}"')
+        self.daemon.reload()
+        self.assertFalse(accepts(port))
+        self.assertEqual(pids[1], self.pid(2))
+        self.backend.told("/release")
+        for each in held:
+            each.wait()
+        self.assertTrue(any(each.reply for each in held))
+
+    def test_reload_refused(self) -> None:
+        """A file with a mistake changes nothing; the number of workers needs a restart."""
+        self.begin()
+        self.daemon.edit("workers = 2", "workers = 3")
+        self.daemon.reload("nothing has changed")
+        self.assertIn("workers: needs a restart", self.daemon.process.log())
+        self.assertEqual(200, ask(self.daemon.http).status)
 
     def test_mounted_admin(self) -> None:
         """Whichever worker is asked answers from the shared store, and logs whole lines."""

@@ -30,7 +30,9 @@ class OrdersTests(TestCase):
             evolve(config("[upstreams.a]\nqueue = 7"), demo=False),
             {"http[0]": Inherited(4, 2, False), "stream[0]": Inherited(5, 1, True)},
         )
-        self.assertEqual(sent, Orders.from_json(json.loads(json.dumps(sent.to_json()))))
+        self.assertEqual([4, 5], sent.descriptors)
+        said = json.loads(json.dumps(sent.to_json()))
+        self.assertEqual(sent, Orders.from_json(said, [4, 5]))
 
     def test_each_its_own(self) -> None:
         """A worker is a node of its own with a directory of its own, and has no workers."""

@@ -9,6 +9,7 @@ import socket
 import tempfile
 from types import SimpleNamespace
 
+from attrs import evolve
 from twisted.trial.unittest import TestCase
 
 from dynbalance.workers.sockets import Opened, Sockets
@@ -34,13 +35,14 @@ class SocketsTests(TestCase):
         listening.listen(128)
         return listening
 
-    def sockets(self, *listening: tuple[str, socket.socket], workers: int = 2) -> Sockets:
-        made = Sockets(
-            [Opened(f"http[{i}]", text, SimpleNamespace(socket=skt))
-             for i, (text, skt) in enumerate(listening)],
-            workers,
-        )
+    def opened(self, option: str, listen: str, skt: socket.socket) -> Opened:
+        return Opened(option, listen, SimpleNamespace(socket=skt))
+
+    def sockets(self, *opened: Opened, workers: int = 2) -> Sockets:
+        made = Sockets(workers)
         self.addCleanup(made.close)
+        made.prepare(opened)
+        made.switch()
         return made
 
     def waiting(self, fd: int) -> int:
@@ -57,7 +59,7 @@ class SocketsTests(TestCase):
 
     def test_spread(self) -> None:
         """Each worker has a socket of its own for a port, and a part of who comes."""
-        made = self.sockets(("tcp:0", self.first))
+        made = self.sockets(self.opened("http[0]", "tcp:0", self.first))
         for _ in range(MANY):
             client = socket.create_connection(self.place)
             self.addCleanup(client.close)
@@ -69,7 +71,7 @@ class SocketsTests(TestCase):
 
     def test_nobody_else(self) -> None:
         """No program that asked for the port alone gets it, and closing leaves it free."""
-        made = self.sockets(("tcp:0", self.first), workers=3)
+        made = self.sockets(self.opened("http[0]", "tcp:0", self.first), workers=3)
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.assertRaises(OSError, other.bind, self.place)
@@ -81,7 +83,7 @@ class SocketsTests(TestCase):
 
     def test_closed_for_all(self) -> None:
         """Closing ends the listening of whoever has the sockets too."""
-        made = self.sockets(("tcp:0", self.first))
+        made = self.sockets(self.opened("http[0]", "tcp:0", self.first))
         copies = [os.dup(made.of(worker)["http[0]"].fd) for worker in (0, 1)]
         for copy in copies:
             self.addCleanup(os.close, copy)
@@ -96,7 +98,8 @@ class SocketsTests(TestCase):
         local = self.bound(socket.AF_UNIX, path)
         self.addCleanup(os.unlink, path)
         made = self.sockets(
-            (f"unix:{path}", local), ("systemd:domain=INET:index=0", self.first)
+            self.opened("http[0]", f"unix:{path}", local),
+            self.opened("http[1]", "systemd:domain=INET:index=0", self.first),
         )
         for option, skt in (("http[0]", local), ("http[1]", self.first)):
             for worker in (0, 1):
@@ -104,3 +107,34 @@ class SocketsTests(TestCase):
                 self.assertTrue(inherited.shared)
                 self.assertEqual(skt.fileno(), inherited.fd)
                 self.assertEqual(skt.family, inherited.family)
+
+    def test_change(self) -> None:
+        """The sockets of a port that stays are the same, whatever it is called then."""
+        kept = self.opened("http[0]", "tcp:0", self.first)
+        second = self.bound(socket.AF_INET, ("127.0.0.1", 0))
+        gone = self.opened("http[1]", "tcp:0", second)
+        made = self.sockets(kept, gone)
+        before = made.of(1)
+        third = self.bound(socket.AF_INET, ("127.0.0.1", 0))
+        made.prepare([self.opened("http[0]", "tcp:0", third), evolve(kept, option="http[1]")])
+        self.assertEqual(before, made.of(1))
+        made.switch()
+        self.assertEqual(before["http[0]"], made.of(1)["http[1]"])
+        self.assertNotEqual(before["http[0]"], made.of(1)["http[0]"])
+        place = second.getsockname()
+        second.close()
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, place)
+
+    def test_cannot_change(self) -> None:
+        """If one cannot be had all stays as it was."""
+        made = self.sockets(self.opened("http[0]", "tcp:0", self.first))
+        before = made.of(1)
+        closed = self.bound(socket.AF_INET, ("127.0.0.1", 0))
+        closed.close()
+        other = self.bound(socket.AF_INET, ("127.0.0.1", 0))
+        coming = [self.opened(f"http[{i}]", "tcp:0", skt) for i, skt in enumerate((other, closed))]
+        self.assertRaises(OSError, made.prepare, coming)
+        self.assertEqual(before, made.of(1))
+        made.prepare([self.opened("http[0]", "tcp:0", other)])
+        made.switch()
+        self.assertEqual({"http[0]"}, set(made.of(0)))

@@ -4,6 +4,7 @@ Tests for L{dynbalance.workers.wire}: two ends without a socket.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,6 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from dynbalance.errors import ConfigError
 from dynbalance.workers.wire import NoAnswer, Wire
 
 
@@ -20,10 +22,12 @@ class Listener:
 
     def __init__(self) -> None:
         self.said: list[tuple[str, Any]] = []
+        self.descriptors: list[int] = []
         self.answer: Any = None
         self.lost = False
 
-    def heard(self, what: str, data: Any) -> Any:
+    def heard(self, what: str, data: Any, descriptors: Sequence[int]) -> Any:
+        self.descriptors += descriptors
         self.said.append((what, data))
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -31,6 +35,17 @@ class Listener:
 
     def wire_lost(self) -> None:
         self.lost = True
+
+
+class Transport(StringTransport):
+    """Passes descriptors on as a unix socket does: before the bytes of the message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[int] = []
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        self.sent.append(descriptor)
 
 
 class WireTests(TestCase):
@@ -42,7 +57,7 @@ class WireTests(TestCase):
         self.ends = []
         for ears in (self.near, self.far):
             wire = Wire(ears, self.clock)
-            wire.makeConnection(StringTransport())
+            wire.makeConnection(Transport())
             self.ends.append(wire)
         self.here, self.there = self.ends
 
@@ -53,6 +68,8 @@ class WireTests(TestCase):
         """Carry what was said, in pieces of C{size} bytes, to and fro."""
         for _ in range(4):
             for sender, receiver in ((self.here, self.there), (self.there, self.here)):
+                while sender.transport.sent:
+                    receiver.fileDescriptorReceived(sender.transport.sent.pop(0))
                 data = sender.transport.value()
                 sender.transport.clear()
                 for start in range(0, len(data), size):
@@ -87,6 +104,22 @@ class WireTests(TestCase):
         self.deliver()
         self.assertEqual([("end", None)], self.far.said)
         self.assertEqual(b"", self.there.transport.value())
+
+    def test_descriptors(self) -> None:
+        """Descriptors arrive with the message that they were sent with."""
+        self.here.tell("a")
+        self.here.ask("b", None, 5.0, [7, 8])
+        self.here.ask("c", None, 5.0, [9])
+        self.deliver()
+        self.assertEqual([7, 8, 9], self.far.descriptors)
+        self.assertEqual(["a", "b", "c"], [what for what, _ in self.far.said])
+
+    def test_expected(self) -> None:
+        """A refusal that is no mistake is not logged as one."""
+        self.far.answer = ConfigError(["not like that"])
+        asked = self.here.ask("x", None, 5.0)
+        self.deliver()
+        self.assertIn("not like that", str(self.failureResultOf(asked, NoAnswer).value))
 
     def test_late(self) -> None:
         """An answer that does not come in time is none, and does no harm later."""

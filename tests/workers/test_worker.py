@@ -4,12 +4,16 @@ Tests for L{dynbalance.workers.worker} without a process.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from dynbalance.config import Config
+from dynbalance.workers.orders import Orders
+from dynbalance.workers.sockets import Inherited
 from dynbalance.workers.wire import NoAnswer
 from dynbalance.workers.worker import FAREWELL, SILENCE, State, Worker
 
@@ -19,10 +23,14 @@ class FakeWire:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Deferred[Any]]] = []
+        self.given: list[tuple[Any, Sequence[int]]] = []
         self.told: list[str] = []
 
-    def ask(self, what: str, data: Any, patience: float) -> Deferred[Any]:
+    def ask(
+        self, what: str, data: Any, patience: float, descriptors: Sequence[int] = ()
+    ) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
+        self.given.append((data, descriptors))
         self.asked.append((what, answer))
         return answer
 
@@ -61,11 +69,12 @@ class WorkerTests(TestCase):
         self.clock = Clock()
         self.processes: list[FakeProcess] = []
         self.refusal: OSError | None = None
+        self.orders = Orders(Config(), {"http[0]": Inherited(7, 2, False)})
         self.ended: list[int] = []
         self.worker = Worker(
             3,
             self.make,
-            lambda: {"orders": len(self.processes)},
+            lambda: self.orders,
             lambda worker: self.ended.append(worker.number),
             self.clock,
         )
@@ -73,7 +82,8 @@ class WorkerTests(TestCase):
     def tearDown(self) -> None:
         self.assertEqual([], self.clock.getDelayedCalls())
 
-    def make(self, owner: Any) -> Any:
+    def make(self, owner: Any, orders: Orders) -> Any:
+        self.assertIs(self.orders, orders)
         if self.refusal is not None:
             raise self.refusal
         self.processes.append(FakeProcess(100 + len(self.processes), owner))
@@ -217,6 +227,38 @@ class WorkerTests(TestCase):
         self.finish()
         self.assertIs(State.ENDED, self.worker.state)
         self.assertEqual(1, len(self.processes))
+
+    def test_follow(self) -> None:
+        """A process that serves is given other orders and its sockets."""
+        self.serve()
+        self.orders = Orders(Config(), {"http[0]": Inherited(8, 2, False)})
+        followed = self.worker.follow()
+        self.assertEqual((self.orders.to_json(), [8]), self.process.wire.given[-1])
+        self.assertNoResult(followed)
+        self.process.wire.asked.pop()[1].callback(None)
+        self.successResultOf(followed)
+        self.finish()
+
+    def test_does_not_follow(self) -> None:
+        """One that cannot goes on as before."""
+        self.serve()
+        followed = self.worker.follow()
+        self.process.wire.asked.pop()[1].errback(NoAnswer("no such file"))
+        self.successResultOf(followed)
+        self.assertFalse(self.process.killed)
+        self.assertIs(State.SERVING, self.worker.state)
+        self.finish()
+
+    def test_follow_while_starting(self) -> None:
+        """One that begins by the former orders gives way to one that begins by the new ones."""
+        self.worker.start()
+        self.successResultOf(self.worker.follow())
+        self.assertTrue(self.process.killed)
+        self.process.end()
+        self.successResultOf(self.worker.follow())
+        self.clock.advance(0.1)
+        self.process.begin()
+        self.finish()
 
     def test_cut(self) -> None:
         """What is in flight can be cut."""
