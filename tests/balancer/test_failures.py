@@ -216,6 +216,20 @@ class FailureTests(TestCase):
         self.clock.advance(2.1)
         self.assertIs(taken(made, only(made, "b")).server, only(made, "a"))
 
+    def test_each_in_its_time(self) -> None:
+        """When all fail_timeouts have changed each is probed after its own."""
+        made = upstream(*map(order, "abcd"), policy="round_robin", clock=self.clock)
+        for letter in "abc":
+            made.failed(only(made, letter))
+        times = {"a": 30.0, "b": 5.0, "c": 20.0}
+        orders = [order(letter, fail_timeout=time) for letter, time in times.items()]
+        made.apply(snapshot(*orders, order("d"), revision=2))
+        for seconds, letter in ((5.1, "b"), (15.0, "c"), (10.0, "a")):
+            self.clock.advance(seconds)
+            word = letters(made, 4)
+            self.assertIn(letter, word)
+            self.assertLessEqual(set(word), {*"bd", letter})
+
     def test_failures_while_out(self) -> None:
         """Attempts that were under way and fail later put the probe off."""
         made = self.pair()

@@ -191,7 +191,13 @@ def _nginx_value(value: object) -> str:
 
 
 class Beside(EndToEndCase):
-    """Plays scenes before both."""
+    """
+    Plays scenes before both.
+
+    @cvar trusted: networks whose word on the client's address is believed.
+    """
+
+    trusted: Sequence[str] = ()
 
     def play(self, *scenes: Scene) -> Mapping[str, tuple[Played, Played]]:
         """@return: by the scenes' names what it was with nginx, and with dynbalance."""
@@ -241,6 +247,7 @@ class Beside(EndToEndCase):
         port = free_port()
         directory = self.directory("nginx-beside")
         parts = [_HTTP.format(directory=directory)]
+        parts += [f"set_real_ip_from {network};\n" for network in self.trusted]
         for scene, stage in zip(scenes, stages, strict=True):
             parts.append(_block(scene, stage))
             settings = {**_DEFAULTS, **scene.upstream}
@@ -271,7 +278,9 @@ class Beside(EndToEndCase):
             ]
             more.append(f"servers = [{', '.join(inline(server) for server in servers)}]")
             routes.append(inline({"host": scene.name, "upstream": scene.name}))
-        return Daemon(self, more="\n".join(more), routes=f"[{', '.join(routes)}]").http
+        listener = {"trusted_proxies": list(self.trusted)}
+        routing = f"[{', '.join(routes)}]"
+        return Daemon(self, more="\n".join(more), routes=routing, http=listener).http
 
 
 def start_nginx(
@@ -343,6 +352,8 @@ uwsgi_temp_path {directory}/uwsgi;
 scgi_temp_path {directory}/scgi;
 server_names_hash_bucket_size 128;
 large_client_header_buffers 4 32k;
+real_ip_header X-Forwarded-For;
+real_ip_recursive on;
 map $http_upgrade $connection_upgrade {{ "" ""; default upgrade; }}
 proxy_buffering off;
 proxy_http_version 1.1;

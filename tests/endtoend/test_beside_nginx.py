@@ -359,6 +359,31 @@ class TurnTests(Beside):
             )
         )  # fmt: skip
 
+    def test_least(self) -> None:
+        """C{least_conn} leaves a server alone that does not come to an end."""
+
+        def stuck(scene: Scene, port: int) -> Sequence[Answer]:
+            clients = [Client(port) for _ in range(2)]
+            for client in clients:
+                client.send(named(scene, request()))
+                client.hears(0.3)
+            clients[0].close()
+            time.sleep(0.2)
+            answers = asks(times=6)(scene, port)
+            clients[1].close()
+            return answers
+
+        scene = Scene(
+            name="least",
+            players=[player(HANG, OK), player(HANG, OK)],
+            upstream={"policy": "least_conn"},
+            script=stuck,
+        )
+        for played in self.play(scene)["least"]:
+            self.assertEqual([200] * 6, played.statuses)
+            self.assertEqual({0, 1}, set(played.servers[:2]))
+            self.assertEqual({played.servers[0]}, set(played.servers[2:]))
+
     def test_full(self) -> None:
         """C{max_conns} is kept; a backup serves while all are full; the last hear 502."""
         one = {"max_conns": 1}
@@ -675,3 +700,35 @@ class MessageTests(Beside):
                 for name, head in heads.items()
             )
         )
+
+
+class TrustTests(Beside):
+    """Who the client is behind proxies that are trusted."""
+
+    trusted = ("127.0.0.0/8", "192.0.2.0/24", "2001:db8::/32")
+
+    def test_client(self) -> None:
+        """It is the last address on the list that is not a trusted proxy's."""
+        lists = {
+            "none": "",
+            "one": "X-Forwarded-For: 198.51.100.1\r\n",
+            "last": "X-Forwarded-For: 203.0.113.9, 198.51.100.1\r\n",
+            "behind-one": "X-Forwarded-For: 203.0.113.9, 198.51.100.1, 192.0.2.7\r\n",
+            "behind-two": "X-Forwarded-For: 198.51.100.1,192.0.2.7 , 192.0.2.8\r\n",
+            "all-trusted": "X-Forwarded-For: 192.0.2.6, 192.0.2.7\r\n",
+            "two-fields": "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 192.0.2.7\r\n",
+            "six": "X-Forwarded-For: 2001:db9::1, 2001:db8::1\r\n",
+            "no-address": "X-Forwarded-For: 198.51.100.1, unknown\r\n",
+            "no-address-first": "X-Forwarded-For: unknown, 192.0.2.7\r\n",
+        }
+        scenes = [
+            Scene(name=name, players=[player(OK)], script=asks(request(more=more)))
+            for name, more in lists.items()
+        ]
+        played = self.play(*scenes)
+        told = {
+            name: [dict(each.asked[0].fields)["x-real-ip"] for each in both]
+            for name, both in played.items()
+        }
+        self.assertEqual({}, {name: both for name, both in told.items() if both[0] != both[1]})
+        self.assertEqual("198.51.100.1", told["behind-two"][1])

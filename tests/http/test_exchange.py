@@ -106,6 +106,33 @@ class ReuseTests(HttpTestCase):
         self.assertTrue(one.over)
         self.assertFalse(two.over)
 
+    def test_last_one_first(self) -> None:
+        """Of several the one that was used last is used next; when that is gone, the others."""
+        world = self.world()
+        wires = [world.request()[:2] for _ in range(3)]
+        for _client, server in wires:
+            server.send(OK)
+        for client, server in reversed(wires):
+            client.take()
+            client.send(GET)
+            self.assertEqual(plain(server.take()), GET)
+            server.close()
+            # The free try, over a connection of its own.
+            world.backends[0].accept().send(sized(b"new", b"200 OK\r\nConnection: close"))
+            self.assertTrue(client.take().endswith(b"new"))
+        self.assertEqual(world.idle, 0)
+
+    def test_close_idle(self) -> None:
+        """Those that wait can be closed, and those that work go on."""
+        world = self.world()
+        waiting, working = world.request(), world.request()
+        waiting[1].send(OK)
+        world.upstream.close_idle()
+        self.assertTrue(waiting[1].over)
+        working[1].send(OK)
+        self.assertEqual(OK, working[0].take())
+        self.assertEqual(1, world.idle)
+
     def test_answer_before_a_question(self) -> None:
         """Bytes on an idle connection end it; they answer nobody's request."""
         world = self.world()
