@@ -26,6 +26,11 @@ def needing_restart(before: Config, after: Config) -> list[str]:
         for field in attrs.fields(StoreConfig)
         if getattr(before.store, field.name) != getattr(after.store, field.name)
     ]
+    paths += [
+        f"upstreams.{name}.counting"
+        for name, table in after.upstreams.items()
+        if name in before.upstreams and table.counting != before.upstreams[name].counting
+    ]
     if before.demo and before.admin.listen != after.admin.listen:
         # Its servers call there.
         paths.append("admin.listen")

@@ -49,5 +49,6 @@ def _order(name: str, table: UpstreamConfig) -> UpstreamOrder:
             queue=table.queue,
             retry_budget=table.retry_budget,
             last_good=table.panic == "last_good",
+            strict=table.counting == "strict",
         ),
     )

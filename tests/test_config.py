@@ -466,7 +466,6 @@ class SupportTests(TestCase):
         """A value that does not work yet is refused, its default is not."""
         cases = {
             '[store]\nurl = "redis+sentinel://a/m/0"': "store.url",
-            '[upstreams.a]\ncounting = "strict"': "upstreams.a.counting",
             "[admin]\nrate_limit = { rate = 1 }": "admin.rate_limit",
         }
         for text, path in cases.items():

@@ -22,6 +22,7 @@ from dynbalance.admin.answers import Page
 from dynbalance.admin.crew import Crew
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.balancer.server import State
+from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.store.membership import Membership
 
 _SERVER = ("upstream", "server")
@@ -167,13 +168,20 @@ class BalancerCollector(Collector):
             "Whether no server is good and those that were good last are used.",
             labels=("upstream",),
         )
+        exact = GaugeMetricFamily(
+            "dynbalance_upstream_strict",
+            "Whether max_conns holds over all nodes now, where counting is strict.",
+            labels=("upstream",),
+        )
         for upstream in self._balancer:
+            if isinstance(upstream, StrictUpstream):
+                exact.add_metric((upstream.name,), upstream.exact)
             states = Counter(server.state for server in upstream.servers)
             for state in _STATES:
                 servers.add_metric((upstream.name, state.value), states[state])
             waiting.add_metric((upstream.name,), upstream.waiting)
             panic.add_metric((upstream.name,), upstream.panicking)
-        yield from (servers, waiting, panic)
+        yield from (servers, waiting, panic, exact)
 
     def _servers(self) -> Iterable[Metric]:
         connections = GaugeMetricFamily(

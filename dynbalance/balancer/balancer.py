@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from dynbalance.balancer.options import UpstreamOrder
+from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import UnknownUpstream
 from dynbalance.store.contract import Snapshot
@@ -66,7 +67,8 @@ class Balancer:
         self.upstreams = MappingProxyType(after)
 
     def _made(self, order: UpstreamOrder, snapshot: Snapshot | None) -> Upstream:
-        upstream = Upstream(
+        kind = StrictUpstream if order.options.strict else Upstream
+        upstream = kind(
             order.name, order.policy, order.servers, self._now, self._random, order.options
         )
         if snapshot is not None:

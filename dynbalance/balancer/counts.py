@@ -32,8 +32,12 @@ class SharedCounts:
         # Compared here and not noted at each change: this is done a few times
         # a second, and counting many thousand times.
         if full:
-            return {s.key: s.held for s in self._roll.known() if s.held or s.reported}
-        return {s.key: s.held for s in self._roll.known() if s.held != s.reported}
+            return {s.key: s.held - s.asked for s in self._roll.known() if s.held or s.reported}
+        return {
+            s.key: s.held - s.asked
+            for s in self._roll.known()
+            if s.held - s.asked != s.reported
+        }
 
     def acknowledge(self, report: Mapping[str, int]) -> None:
         for key, held in report.items():

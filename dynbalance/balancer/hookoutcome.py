@@ -67,14 +67,7 @@ class PeerChosen:
 
     def hold(self) -> Lease:
         """Count a connection on the server, like any other's."""
-        server = self.server
-        if server.usable:
-            server.policy.claim(server)
-        else:
-            # No policy keeps it in order now.
-            server.held += 1
-            server.picks += 1
-        return Lease(server)
+        return Lease.force(self.server)
 
 
 @frozen(slots=True)

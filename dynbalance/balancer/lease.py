@@ -26,6 +26,17 @@ class Lease:
         self.server = server
         self.released = False
 
+    @classmethod
+    def force(cls, server: Server) -> Lease:
+        """Count a connection on a server, usable or not."""
+        if server.usable:
+            server.policy.claim(server)
+        else:
+            # No policy keeps it in order now.
+            server.held += 1
+            server.picks += 1
+        return cls(server)
+
     def release(self) -> None:
         """
         Give the slot back.

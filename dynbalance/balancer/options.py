@@ -24,6 +24,8 @@ class UpstreamOptions:
         budget.
     @ivar last_good: whether, when no server is good, those that were good
         last are used (C{panic = "last_good"}).
+    @ivar strict: whether the store is asked about each choice
+        (C{counting = "strict"}).
     """
 
     hash_consistent: bool = True
@@ -31,6 +33,7 @@ class UpstreamOptions:
     queue: int = 0
     retry_budget: float = 0.2
     last_good: bool = False
+    strict: bool = False
 
 
 DEFAULTS = UpstreamOptions()

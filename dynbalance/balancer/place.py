@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from dynbalance.balancer.lease import Lease
     from dynbalance.balancer.server import Server
+    from dynbalance.balancer.strict import StrictUpstream
     from dynbalance.balancer.upstream import Upstream
 
 
@@ -60,12 +61,26 @@ class Place:
         Begin to wait, after L{Upstream.choose
         <dynbalance.balancer.upstream.Upstream.choose>} gave C{None}.
 
-        @return: whether there was a place.
+        @return: whether there was a place; where the store is asked, there is
+            one in any case, and the answer comes later.
         """
         if not self._upstream.wait(self, tried, key):
             return False
         self._timers.set(self, seconds)
         return True
+
+    def ask(
+        self,
+        upstream: StrictUpstream,
+        seconds: float,
+        tried: Collection[Server] = (),
+        key: bytes = b"",
+        first: Server | None = None,
+        only: Server | None = None,
+    ) -> None:
+        """As L{take}, where the store is asked about each choice."""
+        self._timers.set(self, seconds)
+        upstream.ask(self, tried, key, first, only)
 
     def cancel(self) -> None:
         """Wait no more."""
@@ -75,6 +90,10 @@ class Place:
     def granted(self, lease: Lease) -> None:
         self._timers.forget(self)
         self._owner.slot_granted(lease)
+
+    def refused(self) -> None:
+        self._timers.forget(self)
+        self._owner.waited_in_vain()
 
     def deadline_passed(self) -> None:
         self.cancel()

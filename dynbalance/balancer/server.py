@@ -72,6 +72,10 @@ class Server:
     @ivar held: connections that this node holds.
     @ivar others: connections that the other nodes were last known to hold.
     @ivar reported: of C{held}, what the store has acknowledged.
+    @ivar asked: of C{held}, choices that the store has not granted yet; 0
+        where it is not asked.
+    @ivar granted: connections that the store counts for this node whatever
+        is on its way; of use only where it is asked.
 
     @ivar fails: failures since the last successful probe.
     @ivar accessed: when it failed last, in seconds of the upstream's clock.
@@ -116,6 +120,7 @@ class Server:
     __slots__ = (
         "accessed",
         "address",
+        "asked",
         "backup",
         "bytes_in",
         "bytes_out",
@@ -135,6 +140,7 @@ class Server:
         "failures",
         "flipped",
         "from_file",
+        "granted",
         "group",
         "held",
         "intent",
@@ -193,6 +199,8 @@ class Server:
         self.held = 0
         self.others = 0
         self.reported = 0
+        self.asked = 0
+        self.granted = 0
         self.fails = 0
         self.accessed = 0.0
         self.checked = 0.0

@@ -22,7 +22,7 @@ from dynbalance.balancer.policies import POLICIES
 from dynbalance.balancer.roll import Applied, FileServer, Roll
 from dynbalance.balancer.server import Server, State
 from dynbalance.balancer.slowstart import SlowStart
-from dynbalance.balancer.waiting import Waiter, WaitingLine
+from dynbalance.balancer.waiting import Line, Waiter, WaitingLine
 from dynbalance.store.contract import ServerOrder, Snapshot
 
 __all__ = ["Applied", "FileServer", "Upstream"]
@@ -64,7 +64,7 @@ class Upstream:
         self.budget = RetryBudget(options.retry_budget, now)
         self._now = now
         self._random = random
-        self._line = WaitingLine(options.queue, self._choose)
+        self._line: Line = WaitingLine(options.queue, self._choose)
         self._slow_start = SlowStart(options.slow_start, now)
         # Whether a server that becomes ready now starts slowly: not those that
         # are there when this node starts.

@@ -14,7 +14,7 @@ from typing import Protocol
 from dynbalance.balancer.lease import Lease
 from dynbalance.balancer.server import Server
 
-_PASSED_OVER = 16
+PASSED_OVER = 16
 """
 Waiters at most that are passed over, because they have tried the server that
 became free, before it is left to whoever asks next.
@@ -32,6 +32,32 @@ class Waiter(Protocol):
         A waiter that raises does not have the lease: it is given back, the
         others are served, and then the exception goes on.
         """
+
+    def refused(self) -> None:
+        """
+        There is no slot, and the waiter waits no more.  Only where the store
+        is asked about each choice; elsewhere who waits waits.
+        """
+
+
+class Line(Protocol):
+    """
+    @ivar places: how many may wait; 0 for nobody.
+    """
+
+    places: int
+
+    def __len__(self) -> int:
+        """How many wait."""
+
+    def join(self, waiter: Waiter, tried: Collection[Server], key: bytes) -> bool:
+        """@return: whether there was a place."""
+
+    def leave(self, waiter: Waiter) -> None:
+        """Wait no more."""
+
+    def serve(self) -> None:
+        """Something may have become free."""
 
 
 class WaitingLine:
@@ -84,7 +110,7 @@ class WaitingLine:
         try:
             # Those who come to wait while this runs are for the next time.
             for _ in range(len(self._waiting)):
-                if not self._waiting or len(passed) > _PASSED_OVER:
+                if not self._waiting or len(passed) > PASSED_OVER:
                     break
                 waiter, (tried, key) = next(iter(self._waiting.items()))
                 lease = self._choose(tried, key)

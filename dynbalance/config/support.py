@@ -21,7 +21,6 @@ def _no_sentinel(value: object) -> bool:
 
 SUPPORTED: Mapping[str, Callable[[object], bool]] = {
     "store.url": _no_sentinel,
-    "upstreams.*.counting": _only("fast"),
     "admin.tls": _only({}),
     "admin.users": _only([]),
     "admin.tokens": _only([]),

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from dynbalance.balancer.attempts import Cause, Sent, failure_status
 from dynbalance.balancer.place import Place
+from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.http.connection import ServerConnection
 from dynbalance.http.front import Attempt
 from dynbalance.http.requestbody import RequestBody
@@ -166,10 +167,16 @@ class Exchange(Tunnel):
     def _wait_in_line(self) -> None:
         """No server can take the request now; perhaps one can later."""
         to = self._to
+        upstream, patience = to.upstream, to.settings.queue_timeout
+        tried = () if self._tries is None else self._tries.tried
+        if isinstance(upstream, StrictUpstream):
+            first = None if to.sticky is None else to.sticky.server(upstream, self.head)
+            place = self._waits_for = Place(upstream, to.deadlines, self)
+            place.ask(upstream, patience, tried, self.key, first)
+            return
         if to.settings.queue:
-            tried = () if self._tries is None else self._tries.tried
-            place = Place(to.upstream, to.deadlines, self)
-            if place.take(to.settings.queue_timeout, tried, self.key):
+            place = Place(upstream, to.deadlines, self)
+            if place.take(patience, tried, self.key):
                 self._waits_for = place
                 return
         self.waited_in_vain()

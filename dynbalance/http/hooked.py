@@ -20,6 +20,8 @@ from dynbalance.balancer.attempts import Cause, Sent, failure_status
 from dynbalance.balancer.hookoutcome import Declined, Exit, Failed, Fallback, Outcome, PeerChosen
 from dynbalance.balancer.hookrequest import HttpRequest
 from dynbalance.balancer.hookrun import HookRun
+from dynbalance.balancer.place import Place
+from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.chunked import ChunkedDecoder
 from dynbalance.http.exchange import Exchange
@@ -28,6 +30,7 @@ from dynbalance.http.requestbody import RequestBody
 from dynbalance.http.tries import Tries
 
 if TYPE_CHECKING:
+    from dynbalance.balancer.lease import Lease
     from dynbalance.balancer.server import Server
     from dynbalance.http.connection import ServerConnection
     from dynbalance.http.forwarded import Origin
@@ -83,6 +86,8 @@ class HookedExchange(Exchange):
     _origin: Origin
     _write: Write
     _in_a_row: int
+    # A place on the server that the hook chose is being asked for.
+    _only: bool
     # While the hook waits; see L{dynbalance.net.deadlines.Timed}.
     deadline = inf
     bucket = 0
@@ -107,6 +112,7 @@ class HookedExchange(Exchange):
         self._origin = origin
         self._write = write
         self._in_a_row = 0
+        self._only = False
         self._take_key()
 
     # Each attempt
@@ -182,8 +188,12 @@ class HookedExchange(Exchange):
             if value is not None:
                 changes[name] = min(value, _YEAR)
         tries.by_hook = isinstance(outcome, PeerChosen)
+        ask = None
         if isinstance(outcome, PeerChosen):
-            self._lease = outcome.hold()
+            if isinstance(to.upstream, StrictUpstream) and to.upstream.asks_for(outcome.server):
+                ask = to.upstream
+            else:
+                self._lease = outcome.hold()
             tries.left += outcome.more_tries
             keepalive = outcome.keepalive
             if keepalive is not None:
@@ -196,7 +206,29 @@ class HookedExchange(Exchange):
         if changes or sticky is not to.sticky:
             to = to.variant(settings, sticky)
         self._to = to
-        super()._attempt()
+        if ask is None or not isinstance(outcome, PeerChosen):
+            super()._attempt()
+            return
+        self._only = True
+        place = self._waits_for = Place(ask, to.deadlines, self)
+        place.ask(ask, settings.queue_timeout, only=outcome.server)
+
+    def slot_granted(self, lease: Lease) -> None:
+        self._only = False
+        super().slot_granted(lease)
+
+    def waited_in_vain(self) -> None:
+        if not self._only:
+            super().waited_in_vain()
+            return
+        # The hook's server is full over all nodes: as if it had refused.
+        self._only = False
+        self._waits_for = None
+        self._run.attempt_failed(Cause.ERROR)
+        if self._may_retry(Cause.ERROR, Sent.NOTHING):
+            self._try_again()
+        else:
+            self._answer(failure_status(Cause.ERROR))
 
     def connected(self, connection: ServerConnection) -> None:
         # One that was kept knows what held for its last request.

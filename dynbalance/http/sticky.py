@@ -37,9 +37,13 @@ class Sticky:
         self, upstream: Upstream, head: RequestHead, tried: tuple[Server, ...]
     ) -> Lease | None:
         """A slot on the server that the request's cookie names, if it may get one."""
-        route = self._route(head)
-        server = upstream.by_route(route) if route else None
+        server = self.server(upstream, head)
         return None if server is None else upstream.choose_this(server, tried)
+
+    def server(self, upstream: Upstream, head: RequestHead) -> Server | None:
+        """The server that the request's cookie names."""
+        route = self._route(head)
+        return upstream.by_route(route) if route else None
 
     def marked(self, request: RequestHead, head: ResponseHead, server: Server) -> ResponseHead:
         """The response, with a cookie if the client does not have that of C{server}."""

@@ -17,10 +17,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from dynbalance.balancer.balancer import Balancer
+from dynbalance.balancer.strict import StrictUpstream
+from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import StoreError, StoreUnavailable
 from dynbalance.log import Logger
+from dynbalance.store.asking import Asking, Numbers
 from dynbalance.store.contract import Snapshot, Store
-from dynbalance.store.reports import Mended
+from dynbalance.store.reports import Mended, SyncAnswer
 from dynbalance.store.view import View
 
 FIRST_ROUND = 5.0
@@ -80,9 +83,9 @@ class Membership:
         self._lease = lease
         self._interval = sync_interval
         self._clock = clock
-        self._views = {
-            upstream.name: View(upstream, upstream.name in checked) for upstream in balancer
-        }
+        self._numbers = Numbers()
+        self._views: dict[str, View] = {}
+        self.follow(checked)
         self._noted = noted
         self._origin = ""
         self._contact = Contact.UNTRIED
@@ -155,9 +158,23 @@ class Membership:
         for upstream in self._balancer:
             view = self._views.get(upstream.name)
             if view is None:
-                self._views[upstream.name] = View(upstream, upstream.name in checked)
+                self._views[upstream.name] = self._view(upstream, upstream.name in checked)
             else:
                 view.check(upstream.name in checked)
+
+    def _view(self, upstream: Upstream, checked: bool) -> View:
+        view = View(upstream, checked)
+        if isinstance(upstream, StrictUpstream):
+            view.asking = Asking(
+                upstream,
+                self._store,
+                self.node,
+                self._lease,
+                self._numbers,
+                self._clock,
+                view.restart,
+            )
+        return view
 
     async def _forget_retired(self) -> None:
         for name in list(self._balancer.retired):
@@ -295,18 +312,28 @@ class Membership:
             self._found()
 
     async def _exchange(self) -> None:
+        answers = await self._tell()
+        if any(answer.late for answer in answers.values()):
+            # The store has heard larger numbers, of a call that overtook this
+            # one or of a process that had this node's name before.
+            answers = await self._tell()
         views = self._views
-        reports = {name: view.report() for name, view in views.items()}
-        answers = await self._store.sync(self.node, self._lease, reports)
-        # All counts before any servers: loading them may fail.
-        for name, answer in answers.items():
-            views[name].hear(reports[name], answer)
         for name, answer in answers.items():
             self._tell_mended(name, answer.mended)
             if views[name].is_behind(answer.revision, answer.era):
                 await self._load(views[name])
         if self._balancer.retired:
             await self._forget_retired()
+
+    async def _tell(self) -> Mapping[str, SyncAnswer]:
+        views, number, sent = self._views, self._numbers.next(), self._clock.seconds()
+        reports = {name: view.report(number) for name, view in views.items()}
+        answers = await self._store.sync(self.node, self._lease, reports)
+        # All counts before any servers: loading them may fail.
+        for name, answer in answers.items():
+            self._numbers.reach(answer.last)
+            views[name].hear(reports[name], answer, sent)
+        return answers
 
     def _tell_mended(self, upstream: str, mended: Mapping[str, Mended]) -> None:
         if not mended:
@@ -325,6 +352,8 @@ class Membership:
         self._recall()
         for view in self._views.values():
             view.restart()
+            if view.asking is not None:
+                view.asking.lost(why)
         news, self._contact = self._contact is not contact, contact
         return news
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from dynbalance.balancer.upstream import Applied, Upstream
+from dynbalance.store.asking import Asking
 from dynbalance.store.contract import Snapshot
 from dynbalance.store.reports import Report, SyncAnswer
 
@@ -20,6 +21,7 @@ class View:
     """
     What this node knows of one upstream in the store.
 
+    @ivar asking: what asks the store about each choice, if it is asked.
     @ivar checked: whether what health checks have found counts here.
     @ivar snapshot: the last one applied; C{None} before the first.
     @ivar remembered: what an earlier process knew last, until the store or
@@ -32,6 +34,7 @@ class View:
 
     __slots__ = (
         "_refused",
+        "asking",
         "checked",
         "full",
         "remembered",
@@ -43,6 +46,7 @@ class View:
 
     def __init__(self, upstream: Upstream, checked: bool) -> None:
         self.upstream = upstream
+        self.asking: Asking | None = None
         self.checked = checked
         self.snapshot: Snapshot | None = None
         self.remembered: Snapshot | None = None
@@ -57,20 +61,41 @@ class View:
         self.full = True
         self.stale = True
 
-    def report(self) -> Report:
-        """What this node has to tell."""
-        return Report(held=self.upstream.report(self.full), full=self.full, seen=self.seen)
+    def report(self, number: int) -> Report:
+        """
+        What this node has to tell.
 
-    def hear(self, report: Report, answer: SyncAnswer) -> None:
-        """Take over the counts of an answer to C{report}."""
+        @param number: of the call.
+        """
+        return Report(
+            held=self.upstream.report(self.full),
+            full=self.full,
+            seen=self.seen,
+            number=number,
+            settled=number if self.asking is None else self.asking.settled(number),
+        )
+
+    def hear(self, report: Report, answer: SyncAnswer, sent: float) -> None:
+        """
+        Take over the counts of an answer to C{report}.
+
+        @param sent: when that was.
+        """
+        if answer.late:
+            return
         if answer.lapsed:
             # The totals are without our own numbers: of no use until the
             # store has taken these.
             self.full, self.seen = True, 0
+            if self.asking is not None:
+                self.asking.heard(True, sent)
             return
         self.upstream.acknowledge(report.held)
         self.upstream.apply_totals(answer.totals, answer.complete)
         self.full, self.seen = False, answer.seq
+        if self.asking is not None:
+            self.asking.seen = answer.seq
+            self.asking.heard(False, sent)
 
     def is_behind(self, revision: int, era: str) -> bool:
         """Whether the servers have to be loaded."""

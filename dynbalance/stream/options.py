@@ -34,8 +34,7 @@ class StreamOptions:
     @ivar connect_timeout: seconds that a server may take to accept, and to
         shake hands.
     @ivar retry: whether and how long other servers are tried.
-    @ivar queue: clients that may wait while all servers are full.
-    @ivar queue_timeout: seconds that each of them waits at most.
+    @ivar queue_timeout: seconds that a client waits at most while all servers are full.
     @ivar download_rate: bytes a second to a client; 0 for no limit.
     @ivar upload_rate: bytes a second from a client; 0 for no limit.
     @ivar reach: what a connection to a server begins with.
@@ -47,7 +46,6 @@ class StreamOptions:
     max_connections: int = 0
     connect_timeout: float = 5.0
     retry: RetryPolicy = field(factory=RetryPolicy)
-    queue: int = 0
     queue_timeout: float = 10.0
     download_rate: int = 0
     upload_rate: int = 0
@@ -74,7 +72,6 @@ class StreamOptions:
             max_connections=stream.max_connections,
             connect_timeout=upstream.connect_timeout,
             retry=retry,
-            queue=upstream.queue,
             queue_timeout=upstream.queue_timeout,
             download_rate=stream.download_rate,
             upload_rate=stream.upload_rate,

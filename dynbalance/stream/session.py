@@ -193,13 +193,11 @@ class Session:
 
     def _wait_in_line(self) -> None:
         """No server can take the client now; perhaps one can later."""
-        listener = self.listener
-        if self.options.queue:
-            place = Place(self.upstream, listener.deadlines, self)
-            if place.take(self.options.queue_timeout, self._tried, self._key):
-                self._place = place
-                listener.deadlines.set(self, LOOK)
-                return
+        place = Place(self.upstream, self.listener.deadlines, self)
+        if place.take(self.options.queue_timeout, self._tried, self._key):
+            self._place = place
+            self.listener.deadlines.set(self, LOOK)
+            return
         self.waited_in_vain()
 
     def slot_granted(self, lease: Lease) -> None:

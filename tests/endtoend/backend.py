@@ -11,6 +11,9 @@ The first part of the path says what happens:
   - C{/sink}: how much came, its digest, and whether it was chunked, as JSON.
   - C{/held}: the answer waits until somebody asks for C{/release}.
   - C{/waiting}: how many requests are held, as JSON.
+  - C{/busy/SECONDS}: its name, after so long.
+  - C{/most}: how many requests were C{busy} at once, at most and in the mean over
+    time, since this was asked last, as JSON.
   - C{/flow/BYTES}: so many bytes, chunked, each MiB with its number in front.
   - C{/flowed}: how many of them were written so far, as JSON.
   - C{/accepted}: how many connections came so far, as JSON.
@@ -28,8 +31,41 @@ import signal
 import ssl
 import struct
 import sys
+import time
 
 MIB = 1 << 20
+
+
+class Busy:
+    """How many requests are under way, over time."""
+
+    def __init__(self):
+        self.now = 0
+        self.begin()
+
+    def begin(self):
+        self.since = self.changed = time.monotonic()
+        self.most = self.now
+        self.area = 0.0
+
+    def change(self, by):
+        at = time.monotonic()
+        self.area += self.now * (at - self.changed)
+        self.changed = at
+        self.now += by
+        self.most = max(self.most, self.now)
+
+    def __enter__(self):
+        self.change(1)
+
+    def __exit__(self, *error):
+        self.change(-1)
+
+    def told(self):
+        self.change(0)
+        said = {"most": self.most, "mean": self.area / (self.changed - self.since)}
+        self.begin()
+        return said
 
 
 class Site:
@@ -41,6 +77,7 @@ class Site:
         self.waiting = 0
         self.flowed = 0
         self.accepted = 0
+        self.busy = Busy()
         self.ending = False
         self.idle = set()
         self.tasks = set()
@@ -85,6 +122,11 @@ class Site:
                 body = given
             elif what == b"held":
                 await self.hold()
+            elif what == b"busy":
+                with self.busy:
+                    await asyncio.sleep(float(argument))
+            elif what == b"most":
+                body = json.dumps(self.busy.told()).encode()
             elif what == b"waiting":
                 body = json.dumps(self.waiting).encode()
             elif what == b"release":

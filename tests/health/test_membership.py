@@ -192,7 +192,7 @@ class MembershipTests(TestCase):
         self.store.calls.clear()
         self.clock.advance(INTERVAL)
         self.assertEqual(self.store.calls, ["sync", "snapshot", "snapshot"])
-        expected = Report(held={"127.0.0.1:9001": 1}, full=True, seen=0)
+        expected = Report(held={"127.0.0.1:9001": 1}, full=True, seen=0, number=3, settled=3)
         self.assertEqual(self.store.reports[-1]["default"], expected)
 
     def test_counts_are_heard_though_servers_cannot_be_loaded(self) -> None:

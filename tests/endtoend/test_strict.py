@@ -1,0 +1,121 @@
+"""
+Several daemons with one store and C{counting = "strict"}: C{max_conns} holds
+over all of them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import threading
+import time
+from collections import Counter
+
+from tests.endtoend.daemon import Daemon
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, wait_until
+from tests.endtoend.servers import Backend, Redis
+
+LEASE = 2.0
+
+
+class Crowd:
+    """
+    Clients in threads, each with request after request over a kept connection.
+
+    @ivar statuses: of the answers so far; C{"lost"} counts broken connections.
+    """
+
+    def __init__(self, ports: list[int], clients: int, target: str) -> None:
+        self.statuses: Counter[int | str] = Counter()
+        self._target = target
+        self._ending = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(ports[n % len(ports)],))
+            for n in range(clients)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, port: int) -> None:
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=20.0)
+        while not self._ending.is_set():
+            try:
+                connection.request("GET", self._target)
+                with connection.getresponse() as response:
+                    response.read()
+                    self.statuses[response.status] += 1
+            except OSError:
+                # Its daemon was killed.
+                self.statuses["lost"] += 1
+                connection.close()
+                self._ending.wait(0.1)
+            except http.client.HTTPException:
+                self.statuses["lost"] += 1
+                connection.close()
+        connection.close()
+
+    def end(self) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(30.0)
+            assert not thread.is_alive()
+
+
+class StrictTests(EndToEndCase):
+    """Three nodes before one backend that counts what it serves at once."""
+
+    def nodes(self, redis: Redis, **upstream: str | float | bool) -> list[Daemon]:
+        return [
+            Daemon(
+                self,
+                redis.url,
+                f"node-{n}",
+                keeping={"lease": LEASE},
+                upstream={"counting": "strict", "queue": 200, **upstream},
+            )
+            for n in range(3)
+        ]
+
+    def test_never_exceeded(self) -> None:
+        """
+        With 200 clients at three nodes the backend never serves more than
+        C{max_conns} at once, and nearly always as many; not even when a node is
+        killed, whose places the others have within the lease.
+        """
+        redis, backend = Redis(self), Backend(self)
+        daemons = self.nodes(redis)
+        daemons[0].add(backend.port, max_conns=20, heartbeat="false")
+        wait_until(lambda: all(each.status() for each in daemons), "the server on all nodes")
+        crowd = Crowd([each.http for each in daemons], 200, "/busy/0.05")
+        self.addCleanup(crowd.end)
+        try:
+            wait_until(lambda: crowd.statuses[200] > 400, "the crowd to be served")
+            backend.told("/most")
+            wait_until(lambda: crowd.statuses[200] > 1200, "many more")
+            first = backend.told("/most")
+            daemons[2].process.signal(signal.SIGKILL)
+            killed = time.monotonic()
+            daemons[2].process.wait()
+            wait_until(
+                lambda: redis("ZRANGE", "upstream:nodes", "0", "-1").split()
+                == ["node-0", "node-1"],
+                "the end of the lease",
+            )
+            self.assertLess(time.monotonic() - killed, LEASE + 3.0)
+            served = crowd.statuses[200]
+            wait_until(lambda: crowd.statuses[200] > served + 400, "service by the others")
+            backend.told("/most")
+            wait_until(lambda: crowd.statuses[200] > served + 1200, "more of it")
+            second = backend.told("/most")
+        finally:
+            crowd.end()
+        for seen in (first, second):
+            self.assertEqual(20, seen["most"])
+            self.assertGreater(seen["mean"], 16.0)
+        self.assertEqual({200, "lost"}, set(crowd.statuses))
+        wait_until(lambda: redis.counts() == {backend.address: 0}, "nothing to be held")
+        self.assertEqual("", redis("KEYS", "*node-2*"))
+        self.assertIn(
+            'dynbalance_upstream_strict{upstream="default"} 1.0',
+            ask(daemons[0].admin, "/metrics").body.decode(),
+        )
