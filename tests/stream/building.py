@@ -89,6 +89,7 @@ class StreamCase(TestCase):
         policy: str = "round_robin",
         max_conns: int = 0,
         retry_budget: float = 0,
+        queue: int = 0,
         **options: Any,
     ) -> None:
         """A listener over servers at C{addresses}."""
@@ -99,7 +100,7 @@ class StreamCase(TestCase):
                     policy=policy,
                     servers=servers(*addresses, max_conns=max_conns),
                     options=UpstreamOptions(
-                        retry_budget=retry_budget, queue=options.get("queue", 0)
+                        retry_budget=retry_budget, queue=queue
                     ),
                 )
             ],
