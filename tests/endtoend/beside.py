@@ -112,6 +112,22 @@ def asks(*requests: bytes, times: int = 1, pause: float = 0.0) -> Script:
     return script
 
 
+def keeps(*requests: bytes) -> Script:
+    """A client that sends all over one connection, and over another one when that is closed."""
+
+    def script(scene: Scene, port: int) -> Sequence[Answer]:
+        client, answers = Client(port), []
+        for each in requests:
+            answers.append(client.ask(named(scene, each)))
+            if not answers[-1].kept:
+                client.close()
+                client = Client(port)
+        client.close()
+        return answers
+
+    return script
+
+
 def bursts(times: int, number: int, pause: float) -> Script:
     """A client that asks C{number} times at once, and so often after a pause again."""
 

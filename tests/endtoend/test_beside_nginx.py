@@ -21,6 +21,7 @@ from tests.endtoend.beside import (
     asks,
     bursts,
     held,
+    keeps,
     named,
     player,
 )
@@ -463,6 +464,38 @@ class KeptTests(Beside):
                     script=asks(times=5, pause=pause),
                 )
                 for name, (players, upstream, pause) in options.items()
+            )
+        )
+
+    def test_clients(self) -> None:
+        """A client's connection goes on behind every whole answer, unless it was to end."""
+        chunked = request("PUT", more="Transfer-Encoding: chunked\r\n") + b"2\r\nab\r\n0\r\n\r\n"
+        old = b"GET / HTTP/1.0\r\nHost: HOST\r\n"
+        all_of_them = [
+            request(), request("HEAD"), request("POST", body=b"abc"), chunked, request("OPTIONS"),
+            old + b"Connection: keep-alive\r\n\r\n", request(more="Connection: close\r\n"),
+            request(more="Connection: Keep-Alive, X-A\r\n"), old + b"\r\n", request(),
+            old + b"Connection: close\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", request(),
+        ]  # fmt: skip
+        acts = {
+            "good": OK,
+            "chunks": bare("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"1\r\na\r\n0\r\n\r\n"),
+            "until-end": bare("HTTP/1.1 200 OK", b"abc", "close"),
+            "said-close": answer(more="Connection: close\r\n", then="close"),
+            "nothing": bare("HTTP/1.1 204 Nothing"),
+            "not-found": answer("404 No"),
+            "failed": CLOSE,
+        }
+        self.assert_alike(
+            *(
+                Scene(
+                    name=name,
+                    players=[player(act)],
+                    script=keeps(*all_of_them),
+                    # Not buffered nginx counts those chunks that have come already.
+                    buffered=True,
+                )
+                for name, act in acts.items()
             )
         )
 
