@@ -43,7 +43,7 @@ from dynbalance.net.names import Names
 from dynbalance.net.pipes import Pipes
 from dynbalance.orders import checked_in, orders_of
 from dynbalance.ports import OpenPort, Wanted, close_all, open_ports
-from dynbalance.store.choice import store_of, url_beside
+from dynbalance.store.choice import keeper_of, store_of, url_beside
 from dynbalance.store.contract import Snapshot
 from dynbalance.store.membership import Membership
 from dynbalance.traffic import Traffic
@@ -111,6 +111,7 @@ class Node(Service):
             self.store = store_of(config.store, config.state_dir, reactor)
         except StoreUnusable as unusable:
             raise StartRefused([f"store.url: {unusable}"]) from None
+        self._keeper = keeper_of(config, reactor, self._wall, self._inherited is not None)
         self.membership = Membership(
             self.balancer,
             self.store,
@@ -118,6 +119,7 @@ class Node(Service):
             config.store.lease,
             config.store.sync_interval,
             reactor,
+            noted=self._keeper.note,
         )
         self._duties = Duties(
             self.store,
@@ -212,6 +214,7 @@ class Node(Service):
         self._begun.addErrback(self._cannot_begin)
 
     async def _open(self) -> None:
+        self._keeper.begin(self.membership)
         await self.store.open()
         await self.membership.start()
         self._duties.start()
@@ -370,6 +373,7 @@ class Node(Service):
         traffic.close_idle()
         await stopped
         await self.membership.stop()
+        await self._keeper.stop()
         if self._admin is not None:
             await self._admin.close()
         await self.store.close()

@@ -5,12 +5,16 @@ From the store's URL to the store.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-from dynbalance.config import StoreConfig, StoreKind, StoreUrl
+from attrs import evolve
+
+from dynbalance.config import Config, StoreConfig, StoreKind, StoreUrl
 from dynbalance.store.contract import Store
 from dynbalance.store.embedded import EmbeddedStore
 from dynbalance.store.endpoints import tcp_endpoint, tls_endpoint, unix_endpoint
+from dynbalance.store.keeper import Keeper
 from dynbalance.store.memory import MemoryStore
 from dynbalance.store.redis import RedisStore
 
@@ -52,6 +56,16 @@ def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
         password=url.password,
         db=url.db,
     )
+
+
+def keeper_of(
+    config: Config, reactor: Any, wall: Callable[[], float], reads_only: bool
+) -> Keeper:
+    """@param reads_only: another process of this daemon writes what is known."""
+    url = evolve(config.store.url, user="", password="")
+    # What is to be forgotten with the process is not kept.
+    reads_only = reads_only or url.kind is StoreKind.MEMORY
+    return Keeper(config.state_dir, f"{url} {config.store.prefix}", reactor, wall, reads_only)
 
 
 def url_beside(settings: StoreConfig, store: Store) -> StoreUrl:

@@ -116,6 +116,11 @@ class Membership:
         view = self._views.get(upstream)
         return None if view is None else view.snapshot
 
+    def all_known(self) -> dict[str, Snapshot]:
+        """The last snapshots by upstream, or what an earlier process knew last."""
+        known = {name: view.snapshot or view.remembered for name, view in self._views.items()}
+        return {name: snapshot for name, snapshot in known.items() if snapshot is not None}
+
     def require(self) -> None:
         """
         To be called before an order is given to the store: what it has has to

@@ -20,7 +20,7 @@ class Redis:
         self._case = case
         self._options = options
         self.port = free_port()
-        self._directory = case.directory("redis")
+        self.directory = case.directory("redis")
         self.start()
 
     @property
@@ -29,9 +29,9 @@ class Redis:
 
     def start(self) -> None:
         command = [program("redis-server"), "--port", str(self.port), "--bind", LOOPBACK]
-        command += ["--dir", self._directory, "--save", "", "--appendonly", "yes"]
+        command += ["--dir", self.directory, "--save", "", "--appendonly", "yes"]
         command += ["--appendfsync", "always", *self._options]
-        self.process = self._case.start("redis", command, self._directory)
+        self.process = self._case.start("redis", command, self.directory)
         self.process.until(self._answers, "answers")
 
     def _answers(self) -> bool:
@@ -126,7 +126,7 @@ class Backend:
         self._tls = tls
         self.name = name
         self.port = free_port()
-        self._directory = case.directory(name)
+        self.directory = case.directory(name)
         self.start()
 
     @property
@@ -136,7 +136,7 @@ class Backend:
     def start(self) -> None:
         script = pathlib.Path(__file__).with_name("backend.py")
         command = [sys.executable, "-I", str(script), str(self.port), self.name, *self._tls]
-        self.process = self._case.start(self.name, command, self._directory)
+        self.process = self._case.start(self.name, command, self.directory)
         self.process.until(lambda: accepts(self.port), "listens")
 
     def told(self, target: str) -> Any:

@@ -13,7 +13,6 @@ from tests.endtoend.harness import (
     Reply,
     accepts,
     ask,
-    free_port,
     wait_until,
 )
 from tests.endtoend.servers import Backend, Redis
@@ -63,28 +62,6 @@ class AwayTests(StoreCase):
         self.backend = Backend(self)
         self.daemon.add(self.backend.port, heartbeat="false")
 
-    def assert_keeps_on(self) -> None:
-        """Traffic goes on; orders are refused, and nothing is changed by them."""
-        self.until_away()
-        self.assert_serves()
-        port = self.backend.port
-        for path, fields in (
-            ("add", f"host={LOOPBACK}&port={free_port()}"),
-            ("remove", f"host={LOOPBACK}&port={port}"),
-            ("toggle", f"host={LOOPBACK}&port={port}&action=disable"),
-            ("refresh", f"host={LOOPBACK}&port={port}"),
-            ("reset", ""),
-            ("cleanup", ""),
-        ):
-            reply = self.order(path, fields)
-            self.assertEqual((503, 503), (reply.status, reply.json["code"]), path)
-        self.assert_serves()
-        health = self.health().json
-        self.assertEqual(("unhealthy", "away"), (health["status"], health["data"]["store"]))
-        wait_until(lambda: self.health().json["data"]["stale_for"] > 0, "the time away")
-        self.assertEqual(200, ask(self.daemon.admin, "/readyz").status)
-        self.until_metric("dynbalance_store_available 0.0")
-
     def assert_well(self) -> None:
         """It is as before, and orders are taken again."""
         self.until_back()
@@ -96,20 +73,6 @@ class AwayTests(StoreCase):
         self.daemon.call("toggle", host=LOOPBACK, port=self.backend.port, action="disable")
         self.assertEqual(502, ask(self.daemon.http).status)
         self.until_metric("dynbalance_store_available 1.0")
-
-    def test_stopped(self) -> None:
-        """A store that hangs."""
-        self.redis.process.pause()
-        self.assert_keeps_on()
-        self.redis.process.resume()
-        self.assert_well()
-
-    def test_killed(self) -> None:
-        """A store that dies and is started again."""
-        self.redis.process.kill()
-        self.assert_keeps_on()
-        self.redis.start()
-        self.assert_well()
 
     def test_scripts_flushed(self) -> None:
         """A store that has forgotten the scripts is told them again, unnoticed."""
