@@ -34,6 +34,7 @@ from dynbalance.demo import DemoServers
 from dynbalance.duties import Duties
 from dynbalance.errors import ConfigError, StartRefused, StoreUnusable
 from dynbalance.http.mounted import Mount
+from dynbalance.http.upstream import HttpUpstream
 from dynbalance.listening import Ground
 from dynbalance.log import Logger, set_level
 from dynbalance.materials import Materials, tables_of
@@ -305,6 +306,7 @@ class Node(Service):
             config.heartbeat.ttl,
             config.heartbeat.reenable,
             self._crew,
+            self._way,
         )
         mount = Mount(ask=UpstreamApi(operations).answer, max_body=BODY_LIMIT)
         listeners = len(config.http) + len(config.stream)
@@ -317,6 +319,9 @@ class Node(Service):
         self._duties.follow(config, self.traffic.upstreams)
         if self._serving and self._crew is None:
             self.traffic.accept()
+
+    def _way(self, name: str) -> HttpUpstream | None:
+        return self.traffic.upstreams.get(name)
 
     def _lead_admin(self, port: OpenPort, operations: Operations) -> None:
         if self._site is None:

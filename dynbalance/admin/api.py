@@ -151,7 +151,9 @@ class _Given:
         if endpoint.parameters is not None:
             body = self.body if self.method == b"POST" else b""
             structured = [each.name for each in endpoint.parameters if each.is_structured]
-            fields = gather(self.query, body, self.header(b"content-type"), structured)
+            repeatable = [each.name for each in endpoint.parameters if each.is_repeatable]
+            kind = self.header(b"content-type")
+            fields = gather(self.query, body, kind, structured, repeatable)
         return Ask(
             arguments=p.Arguments(endpoint.parameters or (), fields),
             caller=Caller(address=self.client),

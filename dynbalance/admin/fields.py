@@ -13,6 +13,9 @@ from urllib.parse import parse_qsl
 
 from dynbalance.admin.answers import Refused
 
+SEPARATOR = "\n"
+"""Between the texts of a name that came several times."""
+
 _MOST = 100
 """More fields than this are nobody's honest request."""
 
@@ -22,11 +25,14 @@ def gather(
     body: bytes,
     content_type: bytes | None,
     structured: Collection[str] = (),
+    repeatable: Collection[str] = (),
 ) -> dict[str, str]:
     """
     @param content_type: what C{body} says it is; C{None} means a form.
     @param structured: the names whose values may be JSON of any shape; their
         text is that JSON.
+    @param repeatable: the names that may come several times; their texts are
+        joined by L{SEPARATOR}.
     @return: name -> text.
     @raise Refused: for what cannot be read, and for a name that comes twice.
     """
@@ -40,7 +46,7 @@ def gather(
         else:
             name = kind.decode("ascii", "backslashreplace")
             raise Refused(415, f"Unsupported content type: {brief(name)}")
-    return _once(pairs)
+    return _once(pairs, repeatable)
 
 
 def brief(text: str) -> str:
@@ -48,12 +54,15 @@ def brief(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _once(pairs: Iterable[tuple[str, str]], repeatable: Collection[str]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, text in pairs:
-        if name in fields:
+        if name not in fields:
+            fields[name] = text
+        elif name in repeatable:
+            fields[name] += SEPARATOR + text
+        else:
             raise Refused(400, f"Repeated parameter: {brief(name)}")
-        fields[name] = text
     return fields
 
 

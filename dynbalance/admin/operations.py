@@ -10,6 +10,7 @@ from __future__ import annotations
 from dynbalance.admin import parameters as p
 from dynbalance.admin.answers import Answer, Refused
 from dynbalance.admin.crew import Crew
+from dynbalance.admin.explaining import Explaining, Ways, no_way
 from dynbalance.admin.scene import Ask, Scene, Target
 from dynbalance.admin.views import Listing, moment, server_fields
 from dynbalance.balancer.balancer import Balancer
@@ -48,13 +49,16 @@ class Operations:
         ttl: float,
         reenable: bool,
         crew: Crew | None = None,
+        ways: Ways = no_way,
     ) -> None:
         """
         @param ttl: seconds after its last heartbeat that a server expires.
         @param reenable: whether a heartbeat brings an expired server back.
         @param crew: who serves, if it is not this process.
+        @param ways: what of a request matters to an upstream's choice.
         """
         self.scene = Scene(balancer, store, membership, crew)
+        self.explaining = Explaining(self.scene, ways)
         self._membership = membership
         self._ttl = ttl
         self._reenable = reenable

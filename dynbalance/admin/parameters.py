@@ -14,7 +14,7 @@ from typing import Generic, TypeVar, cast
 from attrs import frozen
 
 from dynbalance.admin.answers import Json, Refused
-from dynbalance.admin.fields import brief
+from dynbalance.admin.fields import SEPARATOR, brief
 from dynbalance.config import DEFAULT_UPSTREAM
 from dynbalance.config.ranges import YEAR
 from dynbalance.config.upstream import MAX_WEIGHT
@@ -25,6 +25,7 @@ T = TypeVar("T")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _LINE_ID = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
+_URI = re.compile(r"/[!-~]*")
 _TRUTH = {"true": True, "1": True, "yes": True, "on": True}
 _FALSITY = {"false": False, "0": False, "no": False, "off": False}
 
@@ -49,6 +50,11 @@ class Parameter(Generic[T]):
     about: str
     schema: Mapping[str, Json]
     required: bool = False
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may come several times."""
+        return self.schema.get("type") == "array"
 
     @property
     def is_structured(self) -> bool:
@@ -160,6 +166,14 @@ def _line_id(text: str) -> str:
     return text
 
 
+def _uri(text: str) -> str:
+    if not text:
+        return "/"
+    if not _URI.fullmatch(text):
+        raise Refused(400, f"Invalid uri: {brief(text)} is no path")
+    return text
+
+
 def _data(text: str) -> object:
     if not text:
         raise Refused(400, "Missing required parameter: data")
@@ -235,6 +249,19 @@ REVISION = Parameter(
     "the revision to go back to",
     {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
     required=True,
+)
+URI = Parameter(
+    "uri",
+    _uri,
+    "of the request: its path and query",
+    {"type": "string", "pattern": "^/[!-~]*$", "default": "/"},
+)
+CLIENT = Parameter("client", str, "the client's address; empty: the caller's", _TEXT)
+HEADER = Parameter(
+    "header",
+    lambda text: tuple(text.split(SEPARATOR)) if text else (),
+    "a field of the request, NAME: VALUE; may be given several times",
+    {"type": "array", "items": {"type": "string"}},
 )
 ALL = _switch("all", False, "all upstreams instead of one")
 ONLY = Parameter("upstream", str, "only this upstream of the document; empty: all of them", _TEXT)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dynbalance.admin import parameters as p
 from dynbalance.admin.api import Api, Endpoint
 from dynbalance.admin.backup import Backups
+from dynbalance.admin.explaining import Explaining
 from dynbalance.admin.feed import Feed
 from dynbalance.admin.happenings import Happenings
 from dynbalance.admin.history import Histories
@@ -44,6 +45,7 @@ class UpstreamApi(Api):
                 *_past(Histories(scene)),
                 *_backups(Backups(scene)),
                 _events(Happenings(scene, feed)),
+                _explain(operations.explaining),
             )
         )
 
@@ -130,6 +132,16 @@ def _past(histories: Histories) -> tuple[Endpoint, ...]:
             histories.rollback,
             "Undo all changes made after a revision",
         ),
+    )
+
+
+def _explain(explaining: Explaining) -> Endpoint:
+    return Endpoint(
+        b"/upstream/explain",
+        _GET,
+        (p.UPSTREAM, p.URI, p.CLIENT, p.HEADER),
+        explaining.explain,
+        "Say which server a request would go to, and why not to the others",
     )
 
 

@@ -90,7 +90,7 @@ class Listing:
         order = record.order
         server = self._upstream.server(order.address)
         beat = record.last_heartbeat
-        return _fields(
+        return present(
             addr=order.address,
             host=order.host,
             port=order.port,
@@ -130,7 +130,7 @@ def server_fields(record: ServerRecord) -> dict[str, Json]:
     """A server's order and what an operator wants of it; nothing observed."""
     order = record.order
     drain = drain_of(record)
-    return _fields(
+    return present(
         addr=order.address,
         host=order.host,
         port=order.port,
@@ -174,7 +174,7 @@ def _state_fields(record: ServerRecord) -> dict[str, Json]:
 
 
 def _fixed(server: Server, lives: Lives) -> dict[str, Json]:
-    return _fields(
+    return present(
         addr=server.key,
         host=server.address.host,
         port=server.address.port,
@@ -204,7 +204,7 @@ def _live(live: Live | None) -> dict[str, Json]:
     }
 
 
-def _fields(**fields: Json) -> dict[str, Json]:
+def present(**fields: Json) -> dict[str, Json]:
     """What is not known is left out."""
     return {name: value for name, value in fields.items() if value is not None}
 

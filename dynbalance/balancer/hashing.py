@@ -23,11 +23,12 @@ from __future__ import annotations
 import ipaddress
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import ClassVar
 from zlib import crc32
 
 from dynbalance.balancer.address import Address
+from dynbalance.balancer.foresight import Foresight, certain, highest_current
 from dynbalance.balancer.means import Means
 from dynbalance.balancer.roundrobin import RoundRobin
 from dynbalance.balancer.server import Server
@@ -85,6 +86,15 @@ class WeightHash(RoundRobin):
             if misses > _MISSES:
                 break
         return self.take()
+
+    def foresee(self, usable: Sequence[Server], key: bytes) -> Foresight:
+        if key and len(self._servers) > 1:
+            numbers = islice(self._numbers(key), _MISSES + 1)
+            for number in numbers:
+                server = self._servers[bisect_right(self._bounds, number % self._bounds[-1])]
+                if server.usable:
+                    return certain(server)
+        return super().foresee(usable, key)
 
 
 def numbers_of_key(key: bytes) -> Iterator[int]:
@@ -173,6 +183,20 @@ class ConsistentHash(RoundRobin):
                 self.claim(server)
                 return server
         return self.take()
+
+    def foresee(self, usable: Sequence[Server], key: bytes) -> Foresight:
+        if not key or len(self._servers) < 2:
+            return super().foresee(usable, key)
+        if not self._ring:
+            self._make_ring()
+        place = bisect_left(self._points, crc32(key))
+        for step in range(_MISSES + 1):
+            server = self._owners[self._points[(place + step) % len(self._points)]]
+            among = self._alike[server].members if server in self._alike else (server,)
+            good = [member for member in among if member.usable]
+            if good:
+                return certain(server) if len(among) == 1 else highest_current(good)
+        return super().foresee(usable, key)
 
     def _make_ring(self) -> None:
         heaviest = self._heaviest()

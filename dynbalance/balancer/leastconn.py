@@ -23,6 +23,7 @@ from collections.abc import Collection, Sequence
 from heapq import heapify, heappop, heappush
 from typing import ClassVar
 
+from dynbalance.balancer.foresight import Foresight, least_load
 from dynbalance.balancer.means import Means
 from dynbalance.balancer.server import Server
 
@@ -215,6 +216,9 @@ class LeastConn:
             server.usable = True
             server.lane.place(server, count / server.pull)
             self._freed()
+
+    def foresee(self, usable: Sequence[Server], key: bytes) -> Foresight:
+        return least_load(usable)
 
     def answered(self, server: Server, seconds: float, failed: bool) -> None:
         """Nothing: times do not matter."""

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from dynbalance.balancer.address import Address
+from dynbalance.balancer.foresight import Foresight
 from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.contract import ServerOrder
@@ -57,6 +58,9 @@ class _NoPolicy:
 
     def answered(self, server: Server, seconds: float, failed: bool) -> None:
         """Nothing: nobody compares them."""
+
+    def foresee(self, usable: Sequence[Server], key: bytes) -> Foresight:
+        return {}
 
 
 class Peers:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar, Protocol
 
+from dynbalance.balancer.foresight import Foresight
 from dynbalance.balancer.hashing import (
     ConsistentHash,
     WeightHash,
@@ -85,6 +86,13 @@ class Policy(Protocol):
 
     def answered(self, server: Server, seconds: float, failed: bool) -> None:
         """An attempt on a server of the tier took so long."""
+
+    def foresee(self, usable: Sequence[Server], key: bytes) -> Foresight:
+        """
+        What L{take}, or with a key L{take_for}, would choose; nothing changes.
+
+        @param usable: all usable servers of the tier, in their order; at least one.
+        """
 
 
 POLICIES: Mapping[str, Callable[[Means], Policy]] = {

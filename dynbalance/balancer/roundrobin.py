@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
+from dynbalance.balancer.foresight import Foresight, highest_current
 from dynbalance.balancer.means import Means
 from dynbalance.balancer.server import Server
 
@@ -34,6 +35,11 @@ class RoundRobin:
 
     def arrange(self, servers: Sequence[Server]) -> None:
         self._servers = tuple(servers)
+
+    @property
+    def members(self) -> tuple[Server, ...]:
+        """The servers, usable or not."""
+        return self._servers
 
     def reweigh(self, server: Server) -> None:
         """Nothing: the pull is read at each choice."""
@@ -80,6 +86,9 @@ class RoundRobin:
         if not server.usable and server.ready and server.held + server.others < server.limit:
             server.usable = True
             self._freed()
+
+    def foresee(self, usable: Sequence[Server], key: bytes) -> Foresight:
+        return highest_current(usable)
 
     def answered(self, server: Server, seconds: float, failed: bool) -> None:
         """Nothing: times do not matter."""

@@ -21,9 +21,13 @@ from itertools import accumulate
 from math import exp
 from typing import ClassVar
 
+from dynbalance.balancer.foresight import Foresight, better_of_two
 from dynbalance.balancer.means import Means
 from dynbalance.balancer.roundrobin import RoundRobin
 from dynbalance.balancer.server import Server
+
+_PAIR = 2
+"""Servers from which on there is something to draw."""
 
 _DRAWS = 22
 """Draws at most for one choice: the two, and 20 misses, as in nginx."""
@@ -75,6 +79,15 @@ class RandomTwo(RoundRobin):
             server = first
         self.claim(server)
         return server
+
+    def foresee(self, usable: Sequence[Server], key: bytes) -> Foresight:
+        if len(self._servers) < _PAIR:
+            return super().foresee(usable, key)
+        return better_of_two({server: self._score(server) for server in usable})
+
+    def _score(self, server: Server) -> float:
+        """Lower is better, as L{_is_worse} compares."""
+        return server.load / server.pull
 
     def _is_worse(self, server: Server, first: Server) -> bool:
         return (server.held + server.others) * first.pull > (
@@ -142,6 +155,9 @@ class Ewma(RandomTwo):
             seconds += (server.time - seconds) * kept
         server.time = seconds
         server.timed_at = now
+
+    def _score(self, server: Server) -> float:
+        return self._expected(server, self._now()) * (server.load + 1) / server.pull
 
     def _is_worse(self, server: Server, first: Server) -> bool:
         now = self._now()

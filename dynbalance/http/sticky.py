@@ -42,12 +42,12 @@ class Sticky:
 
     def server(self, upstream: Upstream, head: RequestHead) -> Server | None:
         """The server that the request's cookie names."""
-        route = self._route(head)
+        route = self.route(head)
         return upstream.by_route(route) if route else None
 
     def marked(self, request: RequestHead, head: ResponseHead, server: Server) -> ResponseHead:
         """The response, with a cookie if the client does not have that of C{server}."""
-        if self._route(request) == server.route:
+        if self.route(request) == server.route:
             return head
         forward = head.forward + b"Set-Cookie: %b=%b; %b\r\n" % (
             self._name,
@@ -56,5 +56,6 @@ class Sticky:
         )
         return evolve(head, forward=forward, whole=forward + b"\r\n", unchanged=False)
 
-    def _route(self, head: RequestHead) -> str:
+    def route(self, head: RequestHead) -> str:
+        """What the request's cookie names; empty without one."""
         return cookie(head, self._name).decode("latin-1")
