@@ -135,6 +135,10 @@ class Stream(NoTunnel):
 
         @param size: what it took of the client's window.
         """
+        if self._exchange is None:
+            # It was answered already.
+            self._connection.taken(self, size)
+            return
         self._size += len(data)
         self._untaken += size
         self._continue = False
@@ -162,7 +166,9 @@ class Stream(NoTunnel):
         if self._untaken and not self._held:
             untaken, self._untaken = self._untaken, 0
             self._connection.taken(self, untaken)
-        self._watch()
+        if not (self.pending or self.finished):
+            # Who sends more instead of taking the response is not waited for.
+            self._watch()
         if self._heard_all and not (self._told_all or self._unread or self._exchange is None):
             self._told_all = True
             self._exchange.body_ended()
@@ -194,14 +200,16 @@ class Stream(NoTunnel):
     def response_body(self, data: bytes, last: bool) -> None:
         if not self._open:
             return
+        waited = self.pending > 0
         if data:
             self._out.append(data)
             self.pending += len(data)
             self._bytes_out += len(data)
         if last:
             self.finished = True
-        if data or last:
+        if not waited:
             self._watch()
+        if data or last:
             self._connection.wants_to_send(self)
         if self.pending >= AHEAD and not self._full:
             self._full = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 from h2.errors import ErrorCodes
 
 from dynbalance.http.http2 import STREAMS, WINDOW
+from dynbalance.http.spool import Spool
 from tests.http.h2client import Http2TestCase
 from tests.http.world import OK, Wire, plain, sized
 
@@ -87,6 +88,45 @@ class RequestTests(Http2TestCase):
         second = next(each for each in world.backends if each is not first).accept()
         self.assertTrue(second.take().endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"))
         second.send(OK)
+        self.assertEqual("200", client.status(stream))
+
+    def test_buffered(self) -> None:
+        """With C{request_buffering} the server is asked when all is here, with its length."""
+        world = self.h2_world(upstream={"request_buffering": True, "body_buffer": 1000})
+        spool = Spool(self.mktemp())
+        spool.prepare()
+        for upstream in world.upstreams.values():
+            upstream.spool = spool
+        client = world.h2()
+        client.look()
+        stream = client.ask("/up", "POST", ends=False)
+        body = b"0123456789" * 20_000
+        for at in range(0, len(body), 50_000):
+            self.assertFalse(world.backends[0].waiting())
+            client.say(stream, body[at : at + 50_000])
+            client.look()
+        client.say(stream, b"", end=True)
+        server = world.backends[0].accept()
+        world.until(lambda: server.look().endswith(b"\r\n\r\n" + body))
+        self.assertIn(b"\r\nContent-Length: 200000\r\n", server.got)
+        server.send(OK)
+        self.assertEqual("200", client.status(stream))
+
+    def test_padding(self) -> None:
+        """What fills up frames is no part of a body, but takes of the window."""
+        world = self.h2_world()
+        client = world.h2()
+        client.look()
+        stream = client.ask("/up", "POST", ends=False)
+        server = world.backends[0].accept()
+        for _ in range(1500):
+            client.conn.send_data(stream, b"x", pad_length=255)
+            client.flush()
+            client.look()
+        client.say(stream, b"", end=True)
+        world.until(lambda: server.look().endswith(b"0\r\n\r\n"))
+        self.assertEqual(1500, server.got.count(b"1\r\nx\r\n"))
+        server.send(OK)
         self.assertEqual("200", client.status(stream))
 
     def test_continue(self) -> None:
@@ -177,16 +217,61 @@ class FlowTests(Http2TestCase):
         second = next(each for each in world.backends if each is not stalled).accept()
         second.send(OK)
         self.assertEqual("200", client.status(other))
-        # It takes up again where it was.
+        # It takes up again where it was, to an end that was said meanwhile.
+        client.say(stream, b"", end=True)
         world.until(lambda: self._drained(server, sent))
+        world.pump()
+        self.assertTrue(server.look().endswith(b"x\r\n0\r\n\r\n"))
+        server.send(OK)
+        self.assertEqual("200", client.status(stream))
+
+    def test_end_behind_a_stall(self) -> None:
+        """The end of a body is told once, also if it comes while the server takes nothing."""
+        world = self.h2_world()
+        client = world.h2()
         client.look()
-        self.assertGreater(client.opened.get(stream, 0), before)
-        client.say(stream, b"z", end=True)
+        stream = client.ask("/up", "POST", ends=False)
+        server = world.backends[0].accept()
+        (ours,) = world.connection.streams.values()
+        for _ in range(100_000):
+            client.say(stream, b"x" * min(4000, client.conn.local_flow_control_window(stream)))
+            client.look()
+            if ours._held:
+                break
+        client.say(stream, b"", end=True)
+        world.until(lambda: server.look().endswith(b"0\r\n\r\n"))
+        world.pump()
+        self.assertEqual(1, server.look().count(b"\r\n0\r\n\r\n"))
+        server.send(OK)
+        self.assertEqual("200", client.status(stream))
+
+    def test_server_that_goes_on(self) -> None:
+        """A client's window opens again when its server takes again."""
+        world = self.h2_world()
+        client = world.h2()
+        client.look()
+        stream = client.ask("/up", "POST", ends=False)
+        server = world.backends[0].accept()
+        sent = 0
+        for _ in range(5000):
+            room = min(16384, client.conn.local_flow_control_window(stream))
+            if not room:
+                # All that is on the way.
+                server.take()
+                client.look()
+                continue
+            client.say(stream, b"x" * room)
+            client.look()
+            sent += room
+            if sent > 24 << 20:
+                break
+        client.say(stream, b"", end=True)
+        world.until(lambda: server.look().endswith(b"0\r\n\r\n"))
         server.send(OK)
         self.assertEqual("200", client.status(stream))
 
     def _drained(self, server: Wire, sent: int) -> bool:
-        return server.look().count(b"x") >= sent
+        return server.look().count(b"x") >= sent and server.got.endswith(b"0\r\n\r\n")
 
     def test_waits_for_a_server(self) -> None:
         """No more of a body is taken than is kept while it has no server."""
@@ -238,6 +323,51 @@ class FlowTests(Http2TestCase):
         client.flush()
         self.assertTrue(server.over)
         self.assertEqual(0, world.held)
+
+    def test_slow_client(self) -> None:
+        """A long response goes on whenever the client takes some, to its last byte."""
+        world = self.h2_world()
+        client = world.h2(window=1 << 16)
+        stream = client.ask()
+        server = world.backends[0].accept()
+        body = bytes(range(256)) * 8192
+        data = sized(body)
+        at = idle = 0
+        for _ in range(10000):
+            taken = server.offer(data[at : at + 16384]) if at < len(data) else 0
+            at += taken
+            world.pump()
+            idle = 0 if taken else idle + 1
+            if idle > 3:
+                # Nobody takes any more: all that is on the way is let through.
+                client.look()
+            if stream in client.ended:
+                break
+        self.assertEqual(body, client.bodies[stream])
+
+    def test_one_window_closed(self) -> None:
+        """A stream whose window is closed holds up no other."""
+        world = self.h2_world(backends=2)
+        client = world.h2(window=10)
+        client.acknowledges = False
+        first = client.ask("/first")
+        closed = world.backends[0].accept()
+        closed.send(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + b"x" * 100)
+        second = client.ask("/second")
+        client.conn.increment_flow_control_window(100_000, second)
+        client.flush()
+        # All that the connection's window has left, and more.
+        server = world.backends[1].accept()
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 66000\r\n\r\n" + b"y" * 65_525)
+        client.look()
+        closed.send(b"x" * 800)
+        server.send(b"y" * 475)
+        client.look()
+        self.assertEqual([10, 65525], [len(client.bodies[each]) for each in (first, second)])
+        client.conn.increment_flow_control_window(1 << 20)
+        client.flush()
+        self.assertEqual([second], client.look().ended)
+        self.assertEqual(10, len(client.bodies[first]))
 
     def test_turns(self) -> None:
         """Streams send in turn: a short response does not wait for the end of a long one."""
@@ -503,6 +633,17 @@ class FloodTests(Http2TestCase):
         client = world.h2()
         client.wire.send(b"\0\x40\1\0\0\0\0\0\1")
         self.assertIn(ErrorCodes.FRAME_SIZE_ERROR, client.look().farewells)
+
+    def test_answers_to_frames(self) -> None:
+        """Windows that are opened for what was sent are no flood, however small they are."""
+        world = self.h2_world()
+        client = world.h2(window=500)
+        stream = client.ask()
+        world.backends[0].accept().send(sized(b"x" * 1_000_000))
+        for _ in range(3000):
+            if stream in client.look().ended:
+                break
+        self.assertEqual(([], 1_000_000), (client.farewells, len(client.bodies[stream])))
 
     def test_patience(self) -> None:
         """What comes now and then, or in answer to a response, is no flood."""
