@@ -241,7 +241,7 @@ class FlowTests(Http2TestCase):
         client.say(stream, b"", end=True)
         world.until(lambda: server.look().endswith(b"0\r\n\r\n"))
         world.pump()
-        self.assertEqual(1, server.look().count(b"\r\n0\r\n\r\n"))
+        self.assertEqual(1, server.look().count(b"0\r\n\r\n"))
         server.send(OK)
         self.assertEqual("200", client.status(stream))
 
