@@ -6,7 +6,9 @@ over all of them.
 from __future__ import annotations
 
 import http.client
+import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -14,6 +16,7 @@ from collections import Counter
 from tests.endtoend.daemon import Daemon
 from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, wait_until
 from tests.endtoend.servers import Backend, Redis
+from tests.endtoend.test_balancing import Asking
 
 LEASE = 2.0
 
@@ -119,3 +122,76 @@ class StrictTests(EndToEndCase):
             'dynbalance_upstream_strict{upstream="default"} 1.0',
             ask(daemons[0].admin, "/metrics").body.decode(),
         )
+
+    def test_other_ways(self) -> None:
+        """
+        The limit holds for streams, for retries and for a hook that chooses the
+        one server, and clients that wait are served when there is a place.
+        """
+        redis, backend = Redis(self), Backend(self)
+        hooks = self.directory("hooks")
+        with open(os.path.join(hooks, "chosen.py"), "w") as out:
+            out.write(f"def choose(here):\n    here.set_current_peer('{backend.address}')\n")
+        listed = f'[{{ address = "{backend.address}", max_conns = 2 }}]'
+        first, second = (
+            Daemon(
+                self,
+                redis.url,
+                f"node-{n}",
+                upstream={"counting": "strict", "queue": 5},
+                stream={"half_close": False},
+                servers=listed,
+                routes='[{ path = "/held/hooked", upstream = "hooked" }]',
+                more="[upstreams.hooked]\n"
+                f'counting = "strict"\nbalancer = "chosen:choose"\nservers = {listed}\n',
+                modules=hooks,
+            )
+            for n in range(2)
+        )
+        # One place for a stream, one for a request; the third has to wait.
+        with socket.create_connection((LOOPBACK, first.stream), 10.0) as stream:
+            stream.sendall(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_until(lambda: backend.told("/waiting") == 1, "the stream")
+            asked = [Asking(second.http, "/held")]
+            wait_until(lambda: backend.told("/waiting") == 2, "the request")
+            asked.append(Asking(second.http, "/"))
+            wait_until(
+                lambda: 'dynbalance_upstream_waiting{upstream="default"} 1.0'
+                in ask(second.admin, "/metrics").body.decode(),
+                "one in the line",
+            )
+        # The stream's end is heard with the next exchange.
+        self.assertEqual(200, asked[1].result().status)
+        hooked = [Asking(each.http, "/held/hooked") for each in (first, second)]
+        wait_until(lambda: backend.told("/waiting") == 4, "the hook's requests")
+        self.assertEqual(502, ask(first.http, "/held/hooked").status)
+        backend.told("/release")
+        for each in (asked[0], *hooked):
+            self.assertEqual(200, each.result().status)
+
+    def test_store_away(self) -> None:
+        """Without the store requests are served, at once; with it again the limit holds."""
+        redis, backend = Redis(self), Backend(self)
+        daemon = Daemon(
+            self, redis.url, keeping={"timeout": 0.5}, upstream={"counting": "strict"}
+        )
+        daemon.add(backend.port, max_conns=2, heartbeat="false")
+        metric = 'dynbalance_upstream_strict{upstream="default"} %s.0'
+
+        def exact() -> str:
+            page = ask(daemon.admin, "/metrics").body.decode()
+            return "1" if metric % 1 in page else "0"
+
+        self.assertEqual("1", exact())
+        redis.process.pause()
+        self.assertEqual(200, ask(daemon.http).status)
+        wait_until(lambda: exact() == "0", "the daemon to miss the store")
+        self.assertEqual([200] * 20, [ask(daemon.http).status for _ in range(20)])
+        self.assertEqual(1, daemon.process.log().count("the store cannot be asked"))
+        redis.process.resume()
+        wait_until(lambda: exact() == "1", "the daemon to find the store")
+        held = [Asking(daemon.http, "/held") for _ in range(2)]
+        wait_until(lambda: backend.told("/waiting") == 2, "two requests")
+        self.assertEqual(502, ask(daemon.http).status)
+        backend.told("/release")
+        self.assertEqual([200, 200], [each.result().status for each in held])
