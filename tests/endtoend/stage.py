@@ -261,10 +261,17 @@ class Client:
     def ask(self, request: bytes) -> Answer:
         """One request and the answer to it."""
         self.send(request)
-        return self.listen(request.partition(b" ")[0].decode("latin-1"))
+        line = request.partition(b"\r\n")[0]
+        return self.listen(line.partition(b" ")[0].decode("latin-1"), line.endswith(b"/1.0"))
 
-    def listen(self, method: str = "GET") -> Answer:
-        """An answer, to a request with this method."""
+    def listen(self, method: str = "GET", old: bool = False) -> Answer:
+        """
+        An answer.
+
+        @param method: of the request.
+        @param old: it was one of HTTP/1.0, for which connections do not stay
+            unless that is said.
+        """
         response = http.client.HTTPResponse(self.socket, method=method)
         try:
             response.begin()
@@ -279,6 +286,8 @@ class Client:
         except (http.client.IncompleteRead, ConnectionError):
             whole = False
         kept = whole and not response.will_close
+        if old:
+            kept = kept and response.getheader("connection", "").lower() == "keep-alive"
         return _seen(response.status, response.getheaders(), body, whole, kept)
 
     def switch(self, request: bytes, early: bytes, *words: bytes) -> Answer:

@@ -480,7 +480,7 @@ class KeptTests(Beside):
         acts = {
             "good": OK,
             "chunks": bare("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"1\r\na\r\n0\r\n\r\n"),
-            "until-end": bare("HTTP/1.1 200 OK", b"abc", "close"),
+            "until-end": bare("HTTP/1.1 200 OK\nConnection: close", b"abc", "close"),
             "said-close": answer(more="Connection: close\r\n", then="close"),
             "nothing": bare("HTTP/1.1 204 Nothing"),
             "not-found": answer("404 No"),
