@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -56,14 +57,18 @@ def wait_until(condition: Callable[[], T], what: str, bound: float = BOUND) -> T
 
 
 _given: set[int] = set()
+_PORTS = range(10_000, 32_768)
+"""Below those that Linux gives to outgoing connections, which come at any moment."""
 
 
 def free_port() -> int:
     """A loopback port that nobody listens on and that was not given before."""
-    for _ in range(100):
+    for port in random.sample(_PORTS, 100):
         with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            port: int = probe.getsockname()[1]
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
         if port not in _given:
             _given.add(port)
             return port
