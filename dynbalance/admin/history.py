@@ -17,7 +17,7 @@ from dynbalance.admin.views import line_fields
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.changes import Edit, Line
 from dynbalance.store.contract import Snapshot
-from dynbalance.store.undo import reaches, undo
+from dynbalance.store.undo import is_blind, reaches, undo
 
 _PART = 500
 """Lines read at once: the store does nothing else meanwhile."""
@@ -72,12 +72,11 @@ class Histories:
         lines = []
         async for line in self._back(upstream):
             lines.append(line)
-            if line.revision <= revision:
+            if line.revision <= revision or is_blind(line):
                 break
         if not reaches(lines, revision):
-            since = f"it begins with revision {lines[-1].revision}" if lines else "it is empty"
             raise Refused(
-                400, f"The history does not reach back to revision {revision}: {since}"
+                400, f"The history does not reach back to revision {revision}: {_why(lines)}"
             )
         return undo(snapshot.servers, lines, revision)
 
@@ -90,3 +89,13 @@ class Histories:
             if len(part.lines) < _PART:
                 return
             before = part.lines[-1].id
+
+
+def _why(lines: list[Line]) -> str:
+    """Why it reaches no further than these."""
+    if not lines:
+        return "it is empty"
+    last = lines[-1]
+    if is_blind(last):
+        return f"at revision {last.revision} ({last.action}, {last.by}) it does not know what was"
+    return f"it begins with revision {last.revision}"

@@ -16,14 +16,24 @@ from dynbalance.store.contract import ENDLESS, Drain, Intent, ServerRecord
 
 def reaches(lines: Iterable[Line], revision: int) -> bool:
     """
-    Whether lines, the newest first and without a gap, hold all that was changed
-    after C{revision}.
+    Whether lines, the newest first, hold all that was changed after C{revision}.
     """
     oldest = None
     for oldest in lines:
         if oldest.revision <= revision:
             return True
+        if is_blind(oldest):
+            return False
     return oldest is not None and (oldest.revision, oldest.part) == (revision + 1, 1)
+
+
+def is_blind(line: Line) -> bool:
+    """
+    Whether something was changed and nobody knows what: the store had lost its
+    data, or somebody changed them by hand.
+    """
+    told = line.before is not None or line.after is not None
+    return not told and line.action not in HEALTH_ACTIONS
 
 
 def undo(now: Iterable[ServerRecord], lines: Iterable[Line], revision: int) -> tuple[Edit, ...]:

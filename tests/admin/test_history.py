@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dynbalance.store.changes import Update
+from dynbalance.store.journal import Step
 from tests.admin.test_api import ApiCase
 from tests.health.stores import order
 
@@ -347,6 +348,22 @@ class RollbackTests(ChangingCase):
         )
         self.assertEqual(self.post("rollback", revision=first - 1)["code"], 200)
         self.refused(self.post("rollback"), 400, "Missing required parameter: revision")
+
+    def test_blind(self) -> None:
+        """Nobody can go back behind a change of which nobody knows what it was."""
+        self.order_of()
+        self.change("update", weight=5)
+        journal = self.store.inner._upstream("default").journal
+        journal.write(Step("by hand", 1000.0), "repair", "")
+        self.change("update", weight=6)
+        self.back(3)
+        self.assertEqual(self.statuses()[A]["weight"], 5)
+        self.refused(
+            self.post("rollback", revision=2),
+            400,
+            "The history does not reach back to revision 2:"
+            " at revision 3 (repair, by hand) it does not know what was",
+        )
 
     def test_somebody_was_faster(self) -> None:
         """A change in between is seen: the rollback is thought out anew."""
