@@ -23,6 +23,7 @@ from dynbalance.store.changes import Edit
 from dynbalance.store.contract import (
     DRAINING,
     HEARTBEAT_TIMEOUT,
+    SELF_DRAINING,
     Drain,
     Intent,
     ServerOrder,
@@ -181,7 +182,8 @@ def _told_server(value: object) -> Edit | None:
     intent = Intent.ENABLE
     reason = members.get("disabled_reason")
     if members.get("enabled") is False and reason != HEARTBEAT_TIMEOUT:
-        intent = Intent.DRAIN if reason == DRAINING else Intent.DISABLE
+        draining = reason in (DRAINING, SELF_DRAINING)
+        intent = Intent.DRAIN if draining else Intent.DISABLE
     drain = Drain()
     if intent is Intent.DRAIN:
         drain = Drain(then=_read(p.THEN, {"then": members.get("drain_then") or ""}))

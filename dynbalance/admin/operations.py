@@ -15,10 +15,11 @@ from dynbalance.admin.scene import Ask, Scene, Target
 from dynbalance.admin.views import Listing, moment, server_fields
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.balancer.upstream import Upstream
-from dynbalance.errors import StoreUnavailable
+from dynbalance.errors import StaleRevision, StoreUnavailable
 from dynbalance.log import Logger
 from dynbalance.store.changes import Update
 from dynbalance.store.contract import (
+    SELF_DRAINING,
     Drain,
     Intent,
     ServerOrder,
@@ -200,8 +201,9 @@ class Operations:
         return Answer("Server updated successfully", server_fields(record))
 
     async def refresh(self, ask: Ask) -> Answer:
-        """A heartbeat."""
+        """A heartbeat, with what the server says of itself."""
         target = self.scene.changeable(ask)
+        weight, draining = ask.arguments[p.NEW_WEIGHT], ask.arguments[p.DRAINING]
         record = await self.scene.store.beat(
             target.upstream.name, target.key, self._reenable, ask.only_at
         )
@@ -211,10 +213,42 @@ class Operations:
             await self.scene.see(target.upstream)
         elif server.expired and not record.expired:
             await self.scene.changed(target, ask, "brought back by its heartbeat")
+        if weight not in (None, record.order.weight):
+            update = Update(weight=weight)
+            await self.scene.store.update(
+                target.upstream.name, target.key, update, str(ask.caller)
+            )
+            await self.scene.changed(target, ask, f"updated to weight={weight}")
+        if draining is not None and draining is not (record.intent is Intent.DRAIN):
+            await self._follow_draining(target, ask, draining)
         return Answer(
             "Heartbeat refreshed successfully",
             {"addr": target.key, "heartbeat_time": moment(record.last_heartbeat)},
         )
+
+    async def _follow_draining(self, target: Target, ask: Ask, draining: bool) -> None:
+        """
+        A server wants no new work, or wants it again.  What a person has
+        ordered stays, also if that was in the same moment.
+        """
+        snapshot = await self.scene.store.snapshot(target.upstream.name)
+        for record in snapshot.servers:
+            if record.order.address != target.key:
+                continue
+            own = record.disabled_reason == SELF_DRAINING
+            if not (record.intent is Intent.ENABLE if draining else own):
+                return
+            intent = Intent.DRAIN if draining else Intent.ENABLE
+            try:
+                await self.scene.store.set_intent(
+                    *(target.upstream.name, target.key, intent, str(ask.caller)),
+                    drain=Drain(own=True),
+                    only_at=snapshot.revision,
+                )
+            except StaleRevision:
+                # The next heartbeat says it again.
+                return
+            await self.scene.changed(target, ask, "told to drain" if draining else "enabled")
 
     async def reset(self, ask: Ask) -> Answer:
         """

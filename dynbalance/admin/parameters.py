@@ -232,6 +232,10 @@ THEN = Parameter(
 )
 DRAIN = _seconds("drain", 0.0, "seconds that the server has to finish its work; 0 for none")
 
+DRAINING = _switch(
+    "draining", False, "whether the server wants no new work; false ends what true began"
+).change()
+
 NEW_WEIGHT = WEIGHT.change()
 NEW_MAX_CONNS = MAX_CONNS.change()
 NEW_HEARTBEAT = HEARTBEAT.change()

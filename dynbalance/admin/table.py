@@ -82,7 +82,11 @@ def _servers(operations: Operations) -> tuple[Endpoint, ...]:
             "Enable, disable or drain a server",
         ),
         Endpoint(
-            b"/upstream/refresh", _POST, _SERVER, operations.refresh, "Send a server's heartbeat"
+            b"/upstream/refresh",
+            _POST,
+            (*_SERVER, p.NEW_WEIGHT, p.DRAINING),
+            operations.refresh,
+            "Send a server's heartbeat",
         ),
     )
 

@@ -90,7 +90,8 @@ class Calls:
         drain: Drain = ENDLESS,
         only_at: int | None = None,
     ) -> Deferred[ServerRecord]:
-        args = (address, intent.value, by, repr(drain.seconds), drain.then.value, _at(only_at))
+        args = [address, intent.value, by, repr(drain.seconds), drain.then.value, _at(only_at)]
+        args.append("1" if drain.own else "")
         return self._on(upstream, "intent", args, _server_reader(address))
 
     def update(

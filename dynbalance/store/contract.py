@@ -45,10 +45,12 @@ class Drain:
 
     @ivar seconds: 0 for however long it takes.
     @ivar then: with L{Then.STAY} it does not end by itself.
+    @ivar own: the server itself asked for it, and may undo it.
     """
 
     seconds: float = 0.0
     then: Then = Then.STAY
+    own: bool = False
 
 
 ENDLESS = Drain()
@@ -61,6 +63,9 @@ MANUAL = "manual"
 
 DRAINING = "draining"
 """The C{disabled_reason} of a server that an operator drains."""
+
+SELF_DRAINING = "self_draining"
+"""The C{disabled_reason} of a server that asked for it with a heartbeat."""
 
 
 @frozen(slots=True, kw_only=True)

@@ -26,14 +26,16 @@ local function reorder(u, address, meta, order, at)
   return changed, expired
 end
 
--- Of a drain: how many seconds it lasts at most, and what comes then.
-local function put_intent(meta, intent, expired, at, seconds, what)
+-- Of a drain: how many seconds it lasts at most, what comes then, and whether the
+-- server itself asked for it.
+local function put_intent(meta, intent, expired, at, seconds, what, own)
   put_state(meta, intent, expired)
   put_drain(meta)
   if intent == 'enable' then
     put_reason(meta, expired and 'heartbeat_timeout', at)
   else
-    put_reason(meta, intent == 'drain' and 'draining' or 'manual', at)
+    local draining = own and 'self_draining' or 'draining'
+    put_reason(meta, intent == 'drain' and draining or 'manual', at)
   end
   if intent == 'drain' then
     seconds = tonumber(seconds)

@@ -16,6 +16,7 @@ from dynbalance.store.contract import (
     DRAINING,
     HEARTBEAT_TIMEOUT,
     MANUAL,
+    SELF_DRAINING,
     Drain,
     Intent,
     ServerOrder,
@@ -75,7 +76,9 @@ def overdue(record: ServerRecord, now: float) -> ServerRecord:
 
 def _intended(record: ServerRecord, intent: Intent, drain: Drain, now: float) -> ServerRecord:
     """What an operator orders, beside what was observed."""
-    reason = DRAINING if intent is Intent.DRAIN else MANUAL
+    reason = MANUAL
+    if intent is Intent.DRAIN:
+        reason = SELF_DRAINING if drain.own else DRAINING
     if intent is Intent.ENABLE:
         reason = HEARTBEAT_TIMEOUT if record.expired else ""
     ends = intent is Intent.DRAIN and drain.seconds

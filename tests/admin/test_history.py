@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dynbalance.store.changes import Update
+from dynbalance.store.contract import Intent
 from dynbalance.store.journal import Step
 from tests.admin.test_api import ApiCase
 from tests.health.stores import order
@@ -83,6 +84,58 @@ class UpdateTests(ChangingCase):
             400,
             "Invalid weight: 0 is not 1-65535",
         )
+
+
+class SaidByServersTests(ChangingCase):
+    """What a server says of itself with its heartbeat."""
+
+    def beat(self, **more: object) -> dict[str, Any]:
+        self.change("refresh", **more)
+        status: dict[str, Any] = self.statuses()[A]
+        return status
+
+    def test_weight(self) -> None:
+        """Another weight is taken; the same one is no change."""
+        self.order_of()
+        self.assertEqual(self.beat(weight=4)["weight"], 4)
+        self.assertEqual(self.beat(weight=4)["weight"], 4)
+        self.assertEqual(self.beat()["weight"], 4)
+        self.assertEqual(len(self.told()), 2)
+
+    def test_draining(self) -> None:
+        """A server that wants no new work gets none until it wants it again."""
+        self.order_of()
+        status = self.beat(draining="true")
+        self.assertEqual(status["state"], "draining")
+        self.assertEqual(status["disabled_reason"], "self_draining")
+        self.assertEqual(self.beat()["state"], "draining")
+        self.assertEqual(self.beat(draining=1)["state"], "draining")
+        self.assertEqual(self.beat(draining=0)["state"], "up")
+        self.assertEqual(self.beat(draining=0)["state"], "up")
+        self.assertEqual(len(self.told()), 3)
+
+    def test_persons_first(self) -> None:
+        """What a person has ordered no heartbeat undoes."""
+        self.order_of()
+        for action, state in (("drain", "draining"), ("disable", "disabled")):
+            self.change("toggle", action=action)
+            self.assertEqual(self.beat(draining=0)["state"], state)
+            self.assertEqual(self.beat(draining=1)["state"], state)
+        self.assertEqual(len(self.told()), 3)
+
+    def test_same_moment(self) -> None:
+        """Also if that comes between the heartbeat and what it is to change."""
+        self.order_of()
+        self.beat(draining=1)
+        inner = self.store.inner
+        set_intent = inner.set_intent
+
+        def late(*arguments: Any, **more: Any) -> Any:
+            self.successResultOf(set_intent("default", A, Intent.DISABLE, "ann"))
+            return set_intent(*arguments, **more)
+
+        self.patch(inner, "set_intent", late)
+        self.assertEqual(self.beat(draining=0)["state"], "disabled")
 
 
 class ConditionTests(ChangingCase):

@@ -198,6 +198,14 @@ class HistoryContract:
         line = (await self.lines(1))[0]
         self.assertEqual(("drain", "remove", None), (line.by, line.action, line.after))
 
+    async def test_own_drain(self) -> None:
+        """A drain that the server itself asked for is told from an operator's."""
+        await self.store.add("default", order(), "ann")
+        own = await self.store.set_intent("default", A, Intent.DRAIN, A, Drain(own=True))
+        self.assertEqual((Intent.DRAIN, "self_draining"), (own.intent, own.disabled_reason))
+        record = await self.store.set_intent("default", A, Intent.DRAIN, "ann")
+        self.assertEqual("draining", record.disabled_reason)
+
     async def test_together(self) -> None:
         """What one step changes has one revision, and a line for each server."""
         await self.store.add("default", order(), "ann")
