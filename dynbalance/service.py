@@ -49,6 +49,7 @@ from dynbalance.store.contract import Snapshot
 from dynbalance.store.membership import Membership
 from dynbalance.traffic import Traffic
 from dynbalance.workers.crew import Crew
+from dynbalance.workers.orders import daemon_dir
 from dynbalance.workers.sockets import Inherited, Opened
 
 FAREWELL = 2.0
@@ -112,7 +113,8 @@ class Node(Service):
             self.store = store_of(config.store, config.state_dir, reactor)
         except StoreUnusable as unusable:
             raise StartRefused([f"store.url: {unusable}"]) from None
-        self._keeper = keeper_of(config, reactor, self._wall, self._inherited is not None)
+        shared = None if self._inherited is None else daemon_dir(config.state_dir)
+        self._keeper = keeper_of(config, reactor, self._wall, shared)
         self.membership = Membership(
             self.balancer,
             self.store,

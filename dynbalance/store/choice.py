@@ -59,13 +59,21 @@ def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
 
 
 def keeper_of(
-    config: Config, reactor: Any, wall: Callable[[], float], reads_only: bool
+    config: Config, reactor: Any, wall: Callable[[], float], shared_dir: str | None
 ) -> Keeper:
-    """@param reads_only: another process of this daemon writes what is known."""
+    """
+    @param shared_dir: the state directory of the process of this daemon that
+        writes what is known; C{None} if this is the one.
+    """
     url = evolve(config.store.url, user="", password="")
-    # What is to be forgotten with the process is not kept.
-    reads_only = reads_only or url.kind is StoreKind.MEMORY
-    return Keeper(config.state_dir, f"{url} {config.store.prefix}", reactor, wall, reads_only)
+    return Keeper(
+        shared_dir or config.state_dir,
+        f"{url} {config.store.prefix}",
+        reactor,
+        wall,
+        # What is to be forgotten with the process is not kept.
+        reads_only=shared_dir is not None or url.kind is StoreKind.MEMORY,
+    )
 
 
 def url_beside(settings: StoreConfig, store: Store) -> StoreUrl:

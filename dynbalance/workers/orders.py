@@ -17,6 +17,9 @@ from dynbalance.config import Config, HttpConfig, StoreUrl, StreamConfig
 from dynbalance.configfile import build, document_of
 from dynbalance.workers.sockets import Inherited
 
+_BELOW = "workers"
+"""In the daemon's state directory: those of the workers."""
+
 _Table = TypeVar("_Table", HttpConfig, StreamConfig)
 
 
@@ -57,6 +60,12 @@ class Orders:
         )
 
 
+def daemon_dir(state_dir: str) -> str:
+    """The state directory of the daemon that a worker's is in."""
+    directory, _, _ = state_dir.rpartition(os.path.join(os.sep, _BELOW, ""))
+    return directory
+
+
 def config_of(config: Config, node: str, number: int, workers: int, store: StoreUrl) -> Config:
     """
     One worker's part of the configuration.
@@ -70,7 +79,7 @@ def config_of(config: Config, node: str, number: int, workers: int, store: Store
         workers=1,
         node=f"{node}-w{number}",
         demo=False,
-        state_dir=os.path.join(config.state_dir, "workers", str(number)),
+        state_dir=os.path.join(config.state_dir, _BELOW, str(number)),
         store=evolve(config.store, url=store),
         http=tuple(_part(table, number, workers) for table in config.http),
         stream=tuple(_part(table, number, workers) for table in config.stream),

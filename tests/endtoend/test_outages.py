@@ -59,7 +59,9 @@ class OutageTests(EndToEndCase):
         self.nodes[0].add(self.beating.port)
         self.until_known([self.holding, self.beating])
         self.until_counted(2)
-        self.loads = [Load(self, node.http, 2) for node in self.nodes]
+        # HTTP as such, and in streams.
+        ports = [self.nodes[0].http, self.nodes[1].http, self.nodes[1].stream]
+        self.loads = [Load(self, port, 2) for port in ports]
         self.beats = Beats(self, self.nodes[1].admin, [self.beating.port], TTL / 5)
         wait_until(lambda: self.beats.answers[200] > 2, "heartbeats")
 
@@ -241,7 +243,10 @@ class SnapshotTests(EndToEndCase):
     def setUp(self) -> None:
         self.redis = Redis(self)
         self.backend = Backend(self)
-        self.daemon = Daemon(self, self.redis.url, keeping={"timeout": 0.4})
+        self.begin()
+
+    def begin(self, **root: int) -> None:
+        self.daemon = Daemon(self, self.redis.url, root=root, keeping={"timeout": 0.4})
         self.daemon.add(self.backend.port, heartbeat="false", weight=3)
         self.snapshot = os.path.join(self.daemon.directory, "dynbalance-state", "servers.snapshot")
         wait_until(self._written, "the snapshot")
@@ -273,6 +278,17 @@ class SnapshotTests(EndToEndCase):
         self.until_back()
         self.assertEqual({self.backend.address}, set(self.daemon.status()))
         self.assertEqual("1", self.redis("GET", "upstream:revision"))
+
+    def test_workers(self) -> None:
+        """The workers of a daemon know what it knew."""
+        self.daemon.process.kill()
+        self.redis("FLUSHALL")
+        self.begin(workers=2)
+        self.daemon.process.stop()
+        self.redis.process.kill()
+        self.daemon.start()
+        self.assertEqual([200] * 10, [self.served() for _ in range(10)])
+        self.assertEqual(0, self.daemon.process.stop())
 
     def test_store_lost_meanwhile(self) -> None:
         """A store that comes back empty is given what the daemon knew before its own end."""
