@@ -63,6 +63,22 @@ class ReuseTests(HttpTestCase):
             self.assertEqual(world.idle, 0)
             self.assertTrue(server.over)
 
+    def test_not_kept_in_pieces(self) -> None:
+        """So they are when the body comes in pieces."""
+        for head, pieces in (
+            (b"Content-Length: 4", (b"ab", b"cd")),
+            (b"Transfer-Encoding: chunked", (b"2\r\nab\r\n2\r\ncd", b"\r\n0\r\n\r\n")),
+        ):
+            for last, kept in ((b"Connection: close\r\n", 0), (b"", 1)):
+                world = self.world()
+                client, server, _ = world.request()
+                server.send(b"HTTP/1.1 200 OK\r\n%b%b\r\n\r\n" % (last, head))
+                for piece in pieces:
+                    server.send(piece)
+                self.assertIn(b"cd", client.take())
+                self.assertEqual(kept, world.idle)
+                self.assertEqual(not kept, server.over)
+
     def test_http10_keep_alive(self) -> None:
         """A server of HTTP/1.0 may keep the connection if it says so."""
         world = self.world()
