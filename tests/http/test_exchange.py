@@ -17,7 +17,18 @@ from dynbalance.http.connection import MAX_RESPONSE_HEAD
 from dynbalance.http.mounted import Mount
 from dynbalance.net.dial import Target, transport_for
 from dynbalance.net.names import Names
-from tests.http.world import GET, OK, HandReactor, HttpTestCase, Wire, World, plain, post, sized
+from tests.http.world import (
+    GET,
+    OK,
+    Backend,
+    HandReactor,
+    HttpTestCase,
+    Wire,
+    World,
+    plain,
+    post,
+    sized,
+)
 
 BAD_GATEWAY = (
     b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -427,17 +438,41 @@ class KeptConnectionTests(HttpTestCase):
 class TimeoutTests(HttpTestCase):
     """Servers that take their time."""
 
-    def test_connect(self) -> None:
-        """A server that does not accept is given up after connect_timeout."""
-        world = self.world(upstream={"connect_timeout": 3.0})
-        full = world.backends[0]
-        full.socket.listen(0)
-        fillers = []
+    def fill(self, backend: Backend) -> None:
+        """Let the kernel accept nobody else for a server."""
+        backend.socket.listen(0)
         for _ in range(4):
             filler = socket.socket()
             filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", full.port))
-            fillers.append(filler)
+            filler.connect_ex(("127.0.0.1", backend.port))
+            self.fillers.append(filler)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.fillers: list[socket.socket] = []
+
+    def tearDown(self) -> None:
+        for filler in self.fillers:
+            filler.close()
+        super().tearDown()
+
+    def test_connect_post(self) -> None:
+        """A POST that reached nobody in time goes to the next server, whole."""
+        world = self.world(backends=2, upstream={"connect_timeout": 3.0})
+        self.fill(world.backends[0])
+        client = world.client()
+        client.send(post(b"abc"))
+        world.wait(3.5)
+        server = world.backends[1].accept()
+        self.assertEqual(plain(server.take()), post(b"abc"))
+        server.send(OK)
+        self.assertEqual(client.take(), OK)
+        self.assertEqual([1, 0], [each.fails for each in world.servers])
+
+    def test_connect(self) -> None:
+        """A server that does not accept is given up after connect_timeout."""
+        world = self.world(upstream={"connect_timeout": 3.0})
+        self.fill(world.backends[0])
         client = world.client()
         # The body's end does not give the server more time.
         client.send(post(b"abc")[:-1])
@@ -446,8 +481,6 @@ class TimeoutTests(HttpTestCase):
         self.assertEqual(client.take(), b"")
         world.wait(1.0)
         self.assertTrue(client.take().startswith(b"HTTP/1.1 504 Gateway Timeout\r\n"))
-        for filler in fillers:
-            filler.close()
 
     def test_answer(self) -> None:
         """504 when no head comes within read_timeout; the next server is asked."""
