@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 
 from tests.endtoend.daemon import Daemon, endpoint
 from tests.endtoend.harness import LOOPBACK, EndToEndCase, accepts, ask, free_port, wait_until
@@ -265,6 +266,19 @@ class WorkersTests(WorkersCase):
         self.assertEqual(MANY, sum(len(uri) == 9001 for uri in uris))
 
 
+_ACTIVATED = """
+import os, socket
+listening = socket.socket()
+listening.bind(("127.0.0.1", {port}))
+listening.listen()
+os.dup2(listening.fileno(), 3)
+os.environ |= {{"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"}}
+from twisted.scripts.twistd import run
+run()
+"""
+"""What systemd does before it starts a service with a socket."""
+
+
 class EmbeddedTests(WorkersCase):
     """Over the embedded store."""
 
@@ -278,6 +292,31 @@ class EmbeddedTests(WorkersCase):
         log = self.daemon.process.log()
         self.assertNotIn("Store lost", log)
         self.assertNotIn("did not hear", log)
+
+    def test_activated(self) -> None:
+        """A socket that systemd has opened is served by all of them, also after a reload."""
+        backend = Backend(self)
+        port, admin = free_port(), free_port()
+        place = self.directory("activated")
+        with open(os.path.join(place, "dynbalance.toml"), "w") as out:
+            out.write(f"""
+                workers = 2
+                http = [{{ listen = "systemd:domain=INET:name=http" }}]
+                admin = {{ listen = "{endpoint(admin)}" }}
+                upstreams.default.servers = [{{ address = "{backend.address}" }}]
+            """)
+        program = _ACTIVATED.format(port=port)
+        command = [sys.executable, "-c", program, "-n", "--pidfile=", "dynbalance"]
+        daemon = self.start("activated", [*command, "-c", "dynbalance.toml"], place)
+        daemon.until(lambda: "serves as" in daemon.log(), "serves")
+        for _ in range(MANY):
+            self.assertEqual(200, ask(port).status)
+        daemon.signal(signal.SIGHUP)
+        daemon.until(lambda: "is followed" in daemon.log(), "reloads")
+        for _ in range(MANY):
+            self.assertEqual(200, ask(port).status)
+        self.assertEqual(0, daemon.stop())
+        self.assert_no_traceback(daemon)
 
     def test_unix_socket(self) -> None:
         """A socket that there is only once is served by all of them."""
