@@ -103,8 +103,10 @@ class Http2Client(Protocol):
         # The transport takes no more.
         self._blocked = False
         self._draining = False
-        # Nothing is read or written any more.
+        # Nothing is read or written any more; what waited for the client at
+        # the last look.
         self._over = False
+        self._unsent = 0
 
     def __repr__(self) -> str:
         return f"<Http2Client {self.client} {len(self.streams)} streams>"
@@ -345,14 +347,20 @@ class Http2Client(Protocol):
         for stream in list(self.streams.values()):
             self._close(stream)
         self.transport.unregisterProducer()
+        self._unsent = self.transport.queued
         self.listener.deadlines.set(self, LINGER)
         self.transport.loseWriteConnection()
 
     def deadline_passed(self) -> None:
-        if self._over:
-            self.transport.abortConnection()
-        else:
+        if not self._over:
             self._leave(ErrorCodes.NO_ERROR)
+            return
+        unsent, self._unsent = self._unsent, self.transport.queued
+        if self._unsent < unsent:
+            # It takes the rest slowly, but it takes it.
+            self.listener.deadlines.set(self, LINGER)
+        else:
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._over = True

@@ -5,13 +5,31 @@ Clients that speak HTTP/2: streams, windows, ends, and what is not let through.
 from __future__ import annotations
 
 from h2.errors import ErrorCodes
+from twisted.internet.testing import StringTransport
 
-from dynbalance.http.http2 import STREAMS, WINDOW
+from dynbalance.http.channel import LINGER
+from dynbalance.http.http2 import STREAMS, WINDOW, Http2Client
 from dynbalance.http.spool import Spool
 from tests.http.h2client import Http2TestCase
 from tests.http.world import OK, Wire, plain, sized
 
 CHUNKED = b"POST /up HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class _Slow(StringTransport):
+    """
+    @ivar queued: bytes that the client has not taken.
+    @ivar aborted: closed at once.
+    """
+
+    queued = 0
+    aborted = False
+
+    def loseWriteConnection(self) -> None:
+        """When all is taken."""
+
+    def abortConnection(self) -> None:
+        self.aborted = True
 
 
 class RequestTests(Http2TestCase):
@@ -525,6 +543,37 @@ class ConnectionEndTests(Http2TestCase):
         self.assertIn(refused, said)
         self.assertNotIn(stream, client.resets)
         self.assertFalse(world.backends[0].waiting())
+
+    def test_retire(self) -> None:
+        """Under a new configuration a client's next request is its last on the connection."""
+        world = self.h2_world()
+        client, busy = world.h2(), world.h2()
+        busy.ask("/busy")
+        server = world.backends[0].accept()
+        world.listener.retire()
+        client.look()
+        self.assertEqual([], client.farewells)
+        server.send(OK)
+        self.assertIn(b"ok", busy.wire.await_end())
+        client.ask()
+        server.send(OK)
+        self.assertIn(b"ok", client.wire.await_end())
+
+    def test_slow_end(self) -> None:
+        """What waits for a client at the end is waited for while the client takes any of it."""
+        world = self.h2_world()
+        client = Http2Client(world.listener, "10.0.0.1")
+        transport = _Slow()
+        client.makeConnection(transport)
+        transport.queued = 3
+        client.drain()
+        for left in (2, 1):
+            transport.queued = left
+            world.wait(LINGER + 0.2)
+            self.assertFalse(transport.aborted)
+        world.wait(LINGER + 0.2)
+        self.assertTrue(transport.aborted)
+        client.connectionLost()
 
     def test_client_says_farewell(self) -> None:
         """A client that says that it will ask no more still gets its answers."""
