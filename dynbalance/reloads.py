@@ -26,8 +26,12 @@ class Follower(Protocol):
 
     ending: bool
 
-    async def reload(self, config: Config) -> None:
-        """@raise ConfigError: nothing has changed."""
+    async def reload(self, read: Callable[[], Config]) -> None:
+        """
+        Go on by the configuration that C{read} gives.
+
+        @raise ConfigError: nothing has changed.
+        """
 
     def reopen_logs(self) -> None:
         """Open the access logs anew."""
@@ -68,7 +72,7 @@ class Reloads:
         while self._asked and not self._node.ending:
             self._asked = False
             try:
-                await self._node.reload(self._read())
+                await self._node.reload(self._read)
             except ConfigError as error:
                 for problem in error.problems:
                     self._log.error("{problem}", problem=problem)

@@ -22,6 +22,7 @@ from twisted.logger import globalLogBeginner
 from dynbalance.config import Config
 from dynbalance.errors import ConfigError
 from dynbalance.log import set_level
+from dynbalance.notify import Notifier
 from dynbalance.options import Options, load, refusal
 from dynbalance.reloads import Reloads
 from dynbalance.service import Node
@@ -63,7 +64,8 @@ def makeService(options: Options) -> IService:
     reactor.seconds = time.monotonic
     workers = config.workers or len(os.sched_getaffinity(0))
     crew = Crew(workers, reactor) if workers > 1 else None
-    node = Node(config, reactor, random.random, time.time, crew)
+    notifier = Notifier.of(os.environ, os.getpid(), reactor)
+    node = Node(config, reactor, random.random, time.time, crew, notifier=notifier)
     reactor.callWhenRunning(_end_in_order, reactor, node)
     reactor.callWhenRunning(_go_on_in_order, reactor, Reloads(node, read))
     return node

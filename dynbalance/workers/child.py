@@ -94,7 +94,7 @@ class Worker:
     async def _follow(self, orders: Orders, node: Node) -> None:
         node.inherit(orders.sockets)
         try:
-            await node.reload(orders.config)
+            await node.reload(lambda: orders.config)
         finally:
             _close(orders)
 

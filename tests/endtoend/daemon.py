@@ -11,7 +11,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tests.endtoend.harness import LOOPBACK, ROOT, EndToEndCase, ask, curl, free_port
+from tests.endtoend.harness import (
+    LOOPBACK,
+    NO_ENVIRONMENT,
+    ROOT,
+    EndToEndCase,
+    ask,
+    curl,
+    free_port,
+)
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 Table = Mapping[str, "str | int | float | bool | list[str]"]
@@ -51,6 +59,7 @@ class Daemon:
         servers: str = "[]",
         options: tuple[str, ...] = (),
         modules: str = "",
+        environment: Mapping[str, str] = NO_ENVIRONMENT,
         wait: bool = True,
     ) -> None:
         """
@@ -64,11 +73,13 @@ class Daemon:
         @param servers: TOML of the upstream's.
         @param options: of the command line.
         @param modules: a directory where it finds more of Python.
+        @param environment: more of it.
         @param wait: whether to wait until it serves.
         """
         self._case = case
         self._options = options
         self._modules = modules
+        self._environment = environment
         self.name = name
         self.http, self.stream, self.admin = free_port(), free_port(), free_port()
         self.directory = case.directory(name)
@@ -96,7 +107,7 @@ class Daemon:
 
     def start(self, wait: bool = True) -> None:
         command = [*TWISTD, "-n", "--pidfile=", "dynbalance", "--config", self.file, *self._options]
-        environment = {}
+        environment = dict(self._environment)
         if self._modules:
             path = (str(ROOT), self._modules, os.environ.get("PYTHONPATH", ""))
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
