@@ -313,6 +313,11 @@ class Http2Client(Protocol):
         else:
             self.listener.deadlines.set(self, self.listener.settings.keepalive_timeout)
 
+    def retire(self) -> None:
+        """As L{drain}, if a request is under way; otherwise the next one is the last."""
+        if self.streams:
+            self.drain()
+
     def drain(self) -> None:
         """Take no more requests, and close when those under way are answered."""
         if self._draining or self._over:

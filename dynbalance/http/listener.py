@@ -42,9 +42,8 @@ class Client(Protocol):
 
     transport: Any
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is under way."""
+    def retire(self) -> None:
+        """Let what is under way be the last that is answered; close nothing that is idle."""
 
     def drain(self) -> None:
         """Close when what is under way is answered."""
@@ -219,8 +218,7 @@ class HttpListener(Factory):
         """
         self.draining = True
         for channel in list(self.channels):
-            if not channel.idle:
-                channel.drain()
+            channel.retire()
 
     def drain(self) -> None:
         """Let each client's request under way be its last."""

@@ -48,6 +48,11 @@ class ResponseWriter(Protocol):
         self._status = 0
         self._bytes_out = 0
 
+    def retire(self) -> None:
+        """Let the answer under way be the last, if it can still say so."""
+        if not self._status:
+            self._keep = False
+
     def ends(self) -> tuple[Any, Any]:
         return self.transport.getPeer(), self.transport.getHost()
 

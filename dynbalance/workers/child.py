@@ -59,7 +59,7 @@ class Worker:
         if what == "metrics":
             return to_json(families_of(node.pages.traffic()))
         if what == "lives":
-            servers = node.balancer.upstream(data).servers
+            servers = node.works.balancer.upstream(data).servers
             return lives_to_json({server.key: Live.of(server) for server in servers})
         if what == "see":
             return Deferred.fromCoroutine(self._see(node, data))
@@ -71,7 +71,7 @@ class Worker:
 
     async def _see(self, node: Node, upstream: str) -> None:
         try:
-            await node.membership.refresh(upstream)
+            await node.works.membership.refresh(upstream)
         except StoreUnavailable as error:
             self._log.debug("The change is seen later: {error}", error=str(error))
 

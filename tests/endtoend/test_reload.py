@@ -198,4 +198,4 @@ class ReloadTests(EndToEndCase):
             load.go_on()
         load.stop()
         self.assertEqual([], load.failures)
-        self.assertEqual([0], list(daemon.counts().values()))
+        wait_until(lambda: list(daemon.counts().values()) == [0], "the counts to be given back")
