@@ -111,11 +111,6 @@ class Http2Client(Protocol):
     def __repr__(self) -> str:
         return f"<Http2Client {self.client} {len(self.streams)} streams>"
 
-    @property
-    def idle(self) -> bool:
-        """Whether no request is under way."""
-        return not self.streams
-
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
         self._h2.initiate_connection()
