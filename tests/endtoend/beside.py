@@ -93,20 +93,20 @@ class Scene:
         return [*zip(self.players, ports, strict=True), *more]
 
 
-def asks(*requests: bytes, times: int = 1, pause: float = 0.0) -> Script:
+def asks(*requests: bytes, times: int = 1, pauses: Sequence[float] = ()) -> Script:
     """
     A client that sends each over a connection of its own.
 
     @param times: how often it does so.
-    @param pause: seconds before all but the first.
+    @param pauses: seconds behind each but the last; none when they are used up.
     """
 
     def script(scene: Scene, port: int) -> Sequence[Answer]:
         answers = []
-        for number, each in enumerate(list(requests or [request()]) * times):
-            if number and pause:
-                time.sleep(pause)
+        waits = iter(pauses)
+        for each in list(requests or [request()]) * times:
             answers.append(ask(scene, port, each))
+            time.sleep(next(waits, 0))
         return answers
 
     return script
@@ -146,13 +146,14 @@ def held(number: int) -> Script:
     """So many requests, one after the other, whose servers may not answer before all are sent."""
 
     def script(scene: Scene, port: int) -> Sequence[Answer]:
-        answers, clients = [], []
+        clients = []
         for _ in range(number):
-            client = Client(port)
-            clients.append(client)
+            clients.append(client := Client(port))
             client.send(named(scene, request()))
-            # Who is refused hears so at once.
-            answers.append(client.listen() if client.hears(0.3) else NOTHING)
+            client.hears(0.3)
+        # Who is refused hears so by now.
+        time.sleep(1.0)
+        answers = [client.listen() if client.hears(0) else NOTHING for client in clients]
         for client in clients:
             client.close()
         return answers

@@ -69,9 +69,9 @@ def leaves(*requests: bytes) -> Script:
     def script(scene: Scene, port: int) -> Sequence[Answer]:
         client = Client(port)
         client.send(named(scene, request()))
-        time.sleep(0.3)
+        time.sleep(0.5)
         client.close()
-        time.sleep(0.2)
+        time.sleep(0.5)
         return asks(*requests)(scene, port)
 
     return script
@@ -93,7 +93,7 @@ class NextUpstreamTests(Beside):
                 Scene(
                     name=word(name, *conditions),
                     players=[player(act, OK), player(OK)],
-                    upstream={"next_upstream": conditions, "read_timeout": 0.5},
+                    upstream={"next_upstream": conditions, "read_timeout": 1.0},
                     # The others find the server out, or not.
                     script=asks(times=4),
                 )
@@ -178,7 +178,7 @@ class NextUpstreamTests(Beside):
             Scene(
                 name="too-late",
                 players=[player(HANG, max_fails=0) for _ in range(4)],
-                upstream={"read_timeout": 0.5, "next_upstream_timeout": 0.8},
+                upstream={"read_timeout": 1.0, "next_upstream_timeout": 1.7},
                 script=asks(),
             ),
         )
@@ -233,16 +233,16 @@ class JudgementTests(Beside):
 
     def test_times(self) -> None:
         """A server has its time between two reads; what comes too late cuts the answer off."""
-        slow = bare("HTTP/1.1 200 OK\nContent-Length: 5", b"abcde")
+        slow = bare("HTTP/1.1 200 OK\nContent-Length: 3", b"abc")
         stuck = bare("HTTP/1.1 200 OK\nContent-Length: 9", b"short", "hang")
-        times = {"read_timeout": 0.6}
+        times = {"read_timeout": 1.0}
         self.assert_alike(
             Scene(
-                name="slow", players=[player(evolve(slow, pause=0.25))],
+                name="slow", players=[player(evolve(slow, pause=0.45))],
                 upstream=times, script=asks(),
             ),
             Scene(
-                name="too-slow", players=[player(evolve(slow, pause=1.2)), player(OK)],
+                name="too-slow", players=[player(evolve(slow, pause=1.8)), player(OK)],
                 upstream=times, script=asks(request(), request(), request()),
             ),
             Scene(
@@ -268,11 +268,11 @@ class JudgementTests(Beside):
                 Scene(
                     name=name,
                     players=[
-                        player(*acts, fail_timeout=1, max_fails=1 + (name == "patient")),
+                        player(*acts, fail_timeout=2, max_fails=1 + (name == "patient")),
                         player(OK),
                     ],
                     upstream={"keepalive": 0},
-                    script=bursts(3, 4, 2.2),
+                    script=bursts(3, 4, 3.1),
                 )
                 for name, acts in probed.items()
             )
@@ -369,7 +369,7 @@ class TurnTests(Beside):
                 client.send(named(scene, request()))
                 client.hears(0.3)
             clients[0].close()
-            time.sleep(0.2)
+            time.sleep(0.5)
             answers = asks(times=6)(scene, port)
             clients[1].close()
             return answers
@@ -446,14 +446,14 @@ class KeptTests(Beside):
     def test_limits(self) -> None:
         """For so many requests, so long, and so many of them."""
         pair = [player(OK), player(OK)]
-        options: dict[str, tuple[list[Player], dict[str, object], float]] = {
-            "requests": ([player(OK)], {"keepalive_requests": 2}, 0),
-            "time": ([player(OK)], {"keepalive_time": 1.0}, 0.7),
-            "idle": ([player(OK)], {"max_idle_time": 0.4}, 0.8),
-            "not-idle": ([player(OK)], {"max_idle_time": 4.0}, 0.4),
-            "server-ends": ([player(answer(then="close"))], {}, 0.2),
-            "one-for-both": (pair, {"keepalive": 1}, 0),
-            "none": (pair, {"keepalive": 0}, 0),
+        options: dict[str, tuple[list[Player], dict[str, object], Sequence[float]]] = {
+            "requests": ([player(OK)], {"keepalive_requests": 2}, ()),
+            "time": ([player(OK)], {"keepalive_time": 1.0}, (0, 1.5)),
+            "idle": ([player(OK)], {"max_idle_time": 0.5}, (1.2, 1.2)),
+            "not-idle": ([player(OK)], {"max_idle_time": 9.0}, (0.5, 1.0)),
+            "server-ends": ([player(answer(then="close"))], {}, (0.4, 0.4, 0.4, 0.4)),
+            "one-for-both": (pair, {"keepalive": 1}, ()),
+            "none": (pair, {"keepalive": 0}, ()),
         }
         self.assert_alike(
             *(
@@ -461,9 +461,9 @@ class KeptTests(Beside):
                     name=name,
                     players=players,
                     upstream=upstream,
-                    script=asks(times=5, pause=pause),
+                    script=asks(times=5, pauses=pauses),
                 )
-                for name, (players, upstream, pause) in options.items()
+                for name, (players, upstream, pauses) in options.items()
             )
         )
 

@@ -85,6 +85,7 @@ class Scene:
     @ivar listener: options of the C{[[stream]]}.
     @ivar believes: whether clients begin with a PROXY header.
     @ivar tells: whether the servers get one.
+    @ivar pauses: seconds behind each client; none when they are used up.
     """
 
     players: Sequence[Player]
@@ -93,7 +94,7 @@ class Scene:
     listener: Mapping[str, object] = field(factory=dict)
     believes: bool = False
     tells: bool = False
-    pause: float = 0.0
+    pauses: Sequence[float] = ()
 
 
 _NGINX = {
@@ -222,21 +223,21 @@ class StreamTests(EndToEndCase):
             ),
             failing=Scene(players=[absent(weight=3, max_fails=2), player(ECHO)], clients=clients),
             probed=Scene(
-                players=[absent(fail_timeout=1), player(ECHO), player(ECHO)],
-                clients=clients[:4],
-                pause=0.8,
+                players=[absent(fail_timeout=2), player(ECHO), player(ECHO)],
+                clients=clients[:6],
+                pauses=(0, 0, 3.1),
             ),
         )
 
     def test_silence(self) -> None:
         """After C{timeout} without a byte either way both are closed."""
-        brief = {"timeout": 0.6}
+        brief = {"timeout": 1.0}
         self.assert_alike(
             silent=Scene(players=[player(ECHO)], clients=[(b"abc", 3)], listener=brief),
             never=Scene(players=[player(ECHO)], clients=[()], listener=brief),
             busy=Scene(
                 players=[player(ECHO)],
-                clients=[(b"a", 1, 0.4, b"b", 1, 0.4, b"c", 1, 0.4, b"d", 1)],
+                clients=[(b"a", 1, 0.5, b"b", 1, 0.5, b"c", 1, 0.5, b"d", 1)],
                 listener=brief,
             ),
         )
@@ -295,11 +296,11 @@ class StreamTests(EndToEndCase):
 
 def _play(scene: Scene, port: int, stage: Lines) -> Heard:
     heard = []
-    for number, steps in enumerate(scene.clients):
-        if number and scene.pause:
-            time.sleep(scene.pause)
+    waits = iter(scene.pauses)
+    for steps in scene.clients:
         with socket.create_connection((LOOPBACK, port), BOUND) as client:
             heard.append(_talk(client, steps))
+        time.sleep(next(waits, 0))
     wait_until(lambda: not stage.busy, "the servers")
     return heard, [(number, _named(said, port)) for number, said in stage.heard]
 
