@@ -10,12 +10,43 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
-from attrs import frozen
+from attrs import astuple, frozen
 from prometheus_client.metrics_core import Metric
 
 from dynbalance.balancer.server import Server, State
 
 _WORST_FIRST = list(State)
+
+
+@frozen(slots=True)
+class Counted:
+    """
+    What was counted of a server until now.
+
+    @ivar answers: of any status.
+    @ivar picks: how often it was chosen.
+    @ivar errors: answers of 500 and above, and attempts that were judged failed.
+    @ivar bytes_in: from clients to it.
+    @ivar bytes_out: from it to clients.
+    """
+
+    answers: int = 0
+    picks: int = 0
+    errors: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    @classmethod
+    def of(cls, server: Server) -> Counted:
+        """By this process."""
+        errors = server.failures + server.responses[5]
+        carried = server.bytes_in, server.bytes_out
+        return cls(sum(server.responses), server.picks, errors, *carried)
+
+    @classmethod
+    def together(cls, counts: Iterable[Counted]) -> Counted:
+        """By all of them."""
+        return cls(*(sum(each) for each in zip(*map(astuple, counts), strict=True)))
 
 
 @frozen(slots=True, kw_only=True)
@@ -32,11 +63,18 @@ class Live:
     held: int
     slow: float
     why: str | None
+    counted: Counted = Counted()
 
     @classmethod
     def of(cls, server: Server) -> Live:
         """As this process sees it."""
-        return cls(state=server.state, held=server.held, slow=server.slow, why=server.why_not)
+        return cls(
+            state=server.state,
+            held=server.held,
+            slow=server.slow,
+            why=server.why_not,
+            counted=Counted.of(server),
+        )
 
 
 Lives = Mapping[str, Live]
@@ -68,6 +106,7 @@ def _one(lives: Mapping[int, Live]) -> Live:
         held=sum(live.held for live in lives.values()),
         slow=min(live.slow for live in lives.values()),
         why=why,
+        counted=Counted.together(live.counted for live in lives.values()),
     )
 
 

@@ -11,11 +11,9 @@ import json
 from collections.abc import Iterable
 from typing import Protocol
 
-from attrs import frozen
-
 from dynbalance.admin.answers import Json
+from dynbalance.admin.crew import Counted, Live, Lives
 from dynbalance.admin.views import line_fields, moment
-from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.changes import Line
 
@@ -40,17 +38,6 @@ def event(name: str, data: Json, id: str = "") -> bytes:
     return ("\n".join(lines) + "\n\n").encode("ascii")
 
 
-@frozen(slots=True)
-class _Counted:
-    """What was counted of a server on this node until now."""
-
-    requests: int
-    picks: int
-    errors: int
-    bytes_in: int
-    bytes_out: int
-
-
 class Watch:
     """
     One upstream that is listened to.
@@ -61,15 +48,15 @@ class Watch:
     @ivar revision: of the membership whose lines were told; -1 before the first.
     """
 
-    def __init__(self, upstream: Upstream, now: float) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self.listeners: dict[Listener, bool] = {}
         self.position = ""
         self.revision = -1
         self._available = True
-        self._states = _states(upstream)
-        self._counted = _counts(upstream)
-        self._counted_at = now
+        self._lives: Lives | None = None
+        self._counted: dict[str, Counted] = {}
+        self._counted_at = 0.0
 
     def tell(self, text: bytes) -> None:
         """Tell everybody."""
@@ -99,7 +86,7 @@ class Watch:
             "policy": self.upstream.policy,
             "revision": self.upstream.revision,
             "store": _store_word(available),
-            "states": _told(self._states),
+            "states": {key: _state(live) for key, live in (self._lives or {}).items()},
         }
         return text + event("hello", hello, self.position)
 
@@ -125,70 +112,79 @@ class Watch:
             self._available = available
             self.tell(event("store", {"store": _store_word(available)}))
 
-    def tell_states(self) -> None:
-        """The servers whose state on this node has changed."""
-        before, self._states = self._states, _states(self.upstream)
-        if before == self._states:
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody has looked yet."""
+        return self._lives is None
+
+    def see(self, lives: Lives, now: float) -> None:
+        """
+        Tell the servers whose state on this node has changed.
+
+        @param lives: what there is now; what there is first is told in greetings.
+        """
+        before, self._lives = self._lives, lives
+        if before is None:
+            self._count(now)
             return
         text = b""
-        for key in sorted(before.keys() | self._states.keys()):
-            was, why_was = before.get(key, (None, None))
-            state, why = self._states.get(key, ("removed", None))
-            if (was, why_was) != (state, why):
-                news: dict[str, Json] = {"server": key, "state": state, "was": was, "why": why}
-                text += event("state", {n: v for n, v in news.items() if v is not None})
-        self.tell(text)
+        for key in sorted(before.keys() | lives.keys()):
+            was, is_now = before.get(key), lives.get(key)
+            if is_now is None:
+                news: dict[str, Json] = {"state": "removed"}
+            elif was is not None and (was.state, was.why) == (is_now.state, is_now.why):
+                continue
+            else:
+                news = _state(is_now)
+            former: dict[str, Json] = {} if was is None else {"was": was.state.value}
+            text += event("state", {"server": key, **news, **former})
+        if text:
+            self.tell(text)
 
     def tell_figures(self, now: float) -> None:
         """
         What each server does: connections now, and the rest a second since this
         was told last.
         """
-        seconds = now - self._counted_at
-        before, self._counted, self._counted_at = self._counted, _counts(self.upstream), now
-        if seconds <= 0:
+        before, since = self._counted, self._counted_at
+        self._count(now)
+        if now <= since or self._lives is None:
             return
         servers: dict[str, Json] = {}
         for server in self.upstream.servers:
-            counted = self._counted[server.key]
-            last = before.get(server.key, counted)
-            servers[server.key] = {
-                "connections": server.load,
-                "node_connections": server.held,
-                "requests": moment((counted.requests - last.requests) / seconds),
-                "picks": moment((counted.picks - last.picks) / seconds),
-                "errors": moment((counted.errors - last.errors) / seconds),
-                "bytes_in": moment((counted.bytes_in - last.bytes_in) / seconds),
-                "bytes_out": moment((counted.bytes_out - last.bytes_out) / seconds),
-            }
-        told: Json = {"waiting": self.upstream.waiting, "servers": servers}
-        self.tell(event("figures", told))
+            live = self._lives.get(server.key)
+            if live is not None:
+                last = before.get(server.key, live.counted)
+                servers[server.key] = {
+                    "connections": server.load,
+                    "node_connections": live.held,
+                    **_rates(live.counted, last, now - since),
+                }
+        self.tell(event("figures", {"waiting": self.upstream.waiting, "servers": servers}))
+
+    def _count(self, now: float) -> None:
+        self._counted = {key: live.counted for key, live in (self._lives or {}).items()}
+        self._counted_at = now
 
 
-def _states(upstream: Upstream) -> dict[str, tuple[str, str | None]]:
-    return {server.key: (server.state.value, server.why_not) for server in upstream.servers}
+def _rates(counted: Counted, last: Counted, seconds: float) -> dict[str, Json]:
+    """What was counted in a second; a worker that starts anew counts from 0."""
 
+    def rate(now: int, before: int) -> Json:
+        return moment(max(0, now - before) / seconds)
 
-def _told(states: dict[str, tuple[str, str | None]]) -> Json:
     return {
-        key: {"state": state} if why is None else {"state": state, "why": why}
-        for key, (state, why) in states.items()
+        "requests": rate(counted.answers, last.answers),
+        "picks": rate(counted.picks, last.picks),
+        "errors": rate(counted.errors, last.errors),
+        "bytes_in": rate(counted.bytes_in, last.bytes_in),
+        "bytes_out": rate(counted.bytes_out, last.bytes_out),
     }
 
 
-def _counts(upstream: Upstream) -> dict[str, _Counted]:
-    return {server.key: _counted(server) for server in upstream.servers}
-
-
-def _counted(server: Server) -> _Counted:
-    return _Counted(
-        requests=sum(server.responses),
-        picks=server.picks,
-        # Answers of 500 and above are answers; attempts without one are failures.
-        errors=server.failures + server.responses[5],
-        bytes_in=server.bytes_in,
-        bytes_out=server.bytes_out,
-    )
+def _state(live: Live) -> dict[str, Json]:
+    told: dict[str, Json] = {"state": live.state.value}
+    return told if live.why is None else {**told, "why": live.why}
 
 
 def _store_word(available: bool) -> str:

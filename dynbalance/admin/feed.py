@@ -97,7 +97,7 @@ class Feed:
         """See L{Stream.attach}."""
         watch = self._watches.get(upstream.name)
         if watch is None:
-            watch = self._watches[upstream.name] = Watch(upstream, self._clock.seconds())
+            watch = self._watches[upstream.name] = Watch(upstream)
         watch.listeners[listener] = False
         if not self._loop.running:
             self._available = self._scene.membership.available
@@ -135,6 +135,10 @@ class Feed:
         """Tell it what it has missed and what there is, and from now on the rest."""
         missed: tuple[Line, ...] = ()
         whole = True
+        if watch.is_new:
+            lives = await self._scene.lives(watch.upstream)
+            if watch.is_new:
+                watch.see(lives, self._clock.seconds())
         try:
             if not watch.position:
                 watch.position = await self._newest(watch.upstream)
@@ -198,9 +202,12 @@ class Feed:
             except StoreUnavailable as error:
                 self._log.debug("The history is told later: {error}", error=str(error))
         watch.tell_store(membership.available)
-        watch.tell_states()
-        if self._looks % FIGURES == 0:
-            watch.tell_figures(self._clock.seconds())
+        lives = await self._scene.lives(watch.upstream)
+        # Where no worker answers, nothing is known, and not that nothing is there.
+        if lives or not watch.upstream.servers:
+            watch.see(lives, self._clock.seconds())
+            if self._looks % FIGURES == 0:
+                watch.tell_figures(self._clock.seconds())
         if self._looks % SILENCE == 0:
             watch.tell(b": \n\n")
 

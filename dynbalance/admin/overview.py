@@ -8,6 +8,7 @@ from collections import Counter
 
 from dynbalance.admin.answers import Answer, Json
 from dynbalance.admin.scene import Ask, Scene
+from dynbalance.balancer.server import State
 from dynbalance.balancer.upstream import Upstream
 
 
@@ -18,21 +19,22 @@ class Overview:
         self._scene = scene
 
     async def upstreams(self, ask: Ask) -> Answer:
-        told: list[Json] = [self._one(upstream) for upstream in self._scene.balancer]
+        told: list[Json] = [await self._one(upstream) for upstream in self._scene.balancer]
         return Answer("Success", told)
 
-    def _one(self, upstream: Upstream) -> Json:
+    async def _one(self, upstream: Upstream) -> Json:
         known = self._scene.membership.known(upstream.name)
-        states = Counter(server.state.value for server in upstream.servers)
+        lives = (await self._scene.lives(upstream)).values()
+        states = Counter(live.state.value for live in lives)
         return {
             "name": upstream.name,
             "policy": upstream.policy,
             "revision": known.revision if known is not None else 0,
             "servers": len(upstream.servers),
-            "usable": upstream.usable,
+            "usable": states[State.UP.value],
             "states": dict(sorted(states.items())),
             "connections": sum(server.load for server in upstream.servers),
-            "node_connections": sum(server.held for server in upstream.servers),
+            "node_connections": sum(live.held for live in lives),
             "waiting": upstream.waiting,
             "panic": upstream.panicking,
         }

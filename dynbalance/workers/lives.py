@@ -7,18 +7,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dynbalance.admin.crew import Live, Lives
+from attrs import astuple
+
+from dynbalance.admin.crew import Counted, Live, Lives
 from dynbalance.balancer.server import State
 
 
 def lives_to_json(lives: Lives) -> dict[str, Any]:
     """By the servers' keys."""
-    return {key: [live.state.value, live.held, live.slow, live.why] for key, live in lives.items()}
+    return {
+        key: [live.state.value, live.held, live.slow, live.why, astuple(live.counted)]
+        for key, live in lives.items()
+    }
 
 
 def lives_from_json(data: Mapping[str, Any]) -> dict[str, Live]:
     """The reverse of L{lives_to_json}."""
     return {
-        key: Live(state=State(state), held=held, slow=slow, why=why)
-        for key, (state, held, slow, why) in data.items()
+        key: Live(
+            state=State(state), held=held, slow=slow, why=why, counted=Counted(*counted)
+        )
+        for key, (state, held, slow, why, counted) in data.items()
     }

@@ -4,10 +4,14 @@ Tests for L{dynbalance.admin.crew}.
 
 from __future__ import annotations
 
+import json
+
+from attrs import evolve
 from twisted.trial.unittest import TestCase
 
-from dynbalance.admin.crew import Live, together
+from dynbalance.admin.crew import Counted, Live, together
 from dynbalance.balancer.server import State
+from dynbalance.workers.lives import lives_from_json, lives_to_json
 
 
 def live(state: State = State.UP, held: int = 0, slow: float = 1.0, why: str | None = None) -> Live:
@@ -25,6 +29,14 @@ class TogetherTests(TestCase):
         """Connections are added up, and the slowest start counts."""
         said = together({1: {"a": live(held=3)}, 2: {"a": live(held=4, slow=0.5)}})
         self.assertEqual({"a": live(held=7, slow=0.5)}, said)
+
+    def test_counted(self) -> None:
+        """What was counted is added up."""
+        one = Counted(answers=1, picks=2, errors=3, bytes_in=4, bytes_out=5)
+        said = together({1: {"a": evolve(live(), counted=one)}, 2: {"a": live()}, 3: {"a": live()}})
+        self.assertEqual(one, said["a"].counted)
+        lives = {"a": evolve(live(), counted=one), "b": live(State.FULL, 2, 0.5, "why")}
+        self.assertEqual(lives, lives_from_json(json.loads(json.dumps(lives_to_json(lives)))))
 
     def test_worst(self) -> None:
         """The worst state counts, and it is said whose it is."""

@@ -210,6 +210,20 @@ class FeedTests(ChangingCase):
         ((_, data),) = ear.heard("figures")
         self.assertEqual(data["servers"][A]["requests"], 0)
 
+    def test_counted_anew(self) -> None:
+        """A worker that counts from 0 again has not done less than nothing."""
+        self.order_of()
+        server = self.upstream.server(A)
+        assert server is not None
+        server.picks = 90
+        ear = self.listen()
+        self.look(2)
+        ear.heard()
+        server.picks = 3
+        self.look(2)
+        ((_, data),) = ear.heard("figures")
+        self.assertEqual(data["servers"][A]["picks"], 0)
+
     def test_store(self) -> None:
         """The store's going and coming are told; what happened meanwhile, afterwards."""
         self.order_of()

@@ -102,6 +102,27 @@ class WorkersTests(WorkersCase):
         answered = 'code="2xx",server="' + self.backend.address + '",upstream="default"'
         self.assertEqual(MANY, self.metrics()[f"dynbalance_server_requests_total{{{answered}}}"])
 
+    def test_events(self) -> None:
+        """The events' figures, and the list of upstreams, are those of both together."""
+        self.begin()
+        url = f"{self.daemon.url}/upstream/events"
+        listener = self.start("curl", ["curl", "-sN", "-m", "60", url], self.directory("curl"))
+        listener.until(lambda: "event: figures" in listener.log(), "hears figures")
+        asking = self.hold(MANY)
+        told = f'"node_connections":{MANY},"requests"'
+        listener.until(lambda: told in listener.log(), "hears of all connections")
+        (upstream,) = ask(self.daemon.admin, "/upstream/upstreams").json["data"]
+        self.assertEqual((MANY, {"up": 1}), (upstream["node_connections"], upstream["states"]))
+        self.backend.told("/release")
+        for each in asking:
+            each.wait()
+
+        def answers() -> float:
+            return sum(map(float, re.findall(r'"requests":([\d.]+)', listener.log())))
+
+        # Told as of a second, which a second look is not to the millisecond.
+        listener.until(lambda: answers() > MANY / 2, "hears of the answers")
+
     def test_killed(self) -> None:
         """One that is killed takes only its own connections with it, and comes back."""
         self.begin()
