@@ -6,7 +6,8 @@ import sys
 from importlib import import_module
 
 if __name__ == "__main__":
-    _, parent, reactor = sys.argv
+    # The name is for those who list processes.
+    _, name, parent, reactor = sys.argv
     # The parent's; nearly any other import would bring the usual one.
     import_module(reactor).install()
 

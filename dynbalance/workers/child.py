@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.process_collector import ProcessCollector
 from twisted.internet.defer import Deferred
 
 from dynbalance.admin.crew import Live
@@ -41,6 +43,8 @@ class Worker:
         self._random = random
         self._wall = wall
         self._node: Node | None = None
+        registry = CollectorRegistry(auto_describe=False)
+        self._process = ProcessCollector("dynbalance_worker", registry=registry)
 
     def heard(self, what: str, data: Any, descriptors: Sequence[int]) -> Any:
         if what == "begin":
@@ -57,7 +61,7 @@ class Worker:
 
     def _done(self, what: str, data: Any, node: Node) -> Any:
         if what == "metrics":
-            return to_json(families_of(node.pages.traffic()))
+            return to_json(families_of([*node.pages.traffic(), *self._process.collect()]))
         if what == "lives":
             servers = node.works.balancer.upstream(data).servers
             return lives_to_json({server.key: Live.of(server) for server in servers})

@@ -34,7 +34,7 @@ LOOK = 1.0
 FIRST = 20.0
 """Seconds that a start waits for all workers at most."""
 
-SCRAPE = 3.0
+SCRAPE = 8.0
 """Seconds that a worker may take to tell its metrics."""
 
 SIGHT = 1.0
@@ -94,7 +94,17 @@ class Crew:
             worker.start()
         self._looking.start(LOOK, now=False)
         begun: Deferred[Any] = gatherResults([each.when_serving() for each in self.workers])
-        return begun.addTimeout(FIRST, self._reactor).addBoth(lambda _: None)
+        return begun.addTimeout(FIRST, self._reactor).addBoth(self._begun)
+
+    def _begun(self, _: object) -> None:
+        missing = self.size - self.serving
+        if missing:
+            self._log.error(
+                "{missing} of {size} workers do not serve after {seconds} s",
+                missing=missing,
+                size=self.size,
+                seconds=FIRST,
+            )
 
     def follow(self, config: Config) -> Deferred[None]:
         """

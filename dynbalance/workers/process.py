@@ -63,7 +63,7 @@ class Process(ProcessProtocol):
             self._process = reactor.spawnProcess(
                 self,
                 sys.executable,
-                [sys.executable, "-m", "dynbalance.workers", str(os.getpid()),
+                [sys.executable, "-m", "dynbalance.workers", name, str(os.getpid()),
                  type(reactor).__module__],
                 env=_environment(),
                 childFDs={

@@ -100,7 +100,12 @@ class WorkersTests(WorkersCase):
             self.assertEqual(200, each.reply.status)
         self.assertEqual(MANY, self.picks())
         answered = 'code="2xx",server="' + self.backend.address + '",upstream="default"'
-        self.assertEqual(MANY, self.metrics()[f"dynbalance_server_requests_total{{{answered}}}"])
+        metrics = self.metrics()
+        self.assertEqual(MANY, metrics[f"dynbalance_server_requests_total{{{answered}}}"])
+        self.assertGreater(metrics["dynbalance_worker_process_cpu_seconds_total"], 0)
+        memory = [metrics[f'dynbalance_worker_process_resident_memory_bytes{{worker="{n}"}}']
+                  for n in (1, 2)]
+        self.assertGreater(min(memory), 1 << 20)
 
     def test_events(self) -> None:
         """The events' figures, and the list of upstreams, are those of both together."""
@@ -268,6 +273,23 @@ class WorkersTests(WorkersCase):
         self.daemon.reload("nothing has changed")
         self.assertIn("workers: needs a restart", self.daemon.process.log())
         self.assertEqual(200, ask(self.daemon.http).status)
+
+    def test_strict(self) -> None:
+        """Counted strictly, max_conns holds over all workers."""
+        self.begin(upstream={"counting": "strict"})
+        self.daemon.call("remove", host=LOOPBACK, port=self.backend.port)
+        self.daemon.add(self.backend.port, max_conns=3)
+        asking = [Asking(self.daemon.http, "/held") for _ in range(MANY)]
+        for each in asking:
+            self.addCleanup(each.wait)
+        self.addCleanup(self.backend.told, "/release")
+        wait_until(lambda: self.backend.told("/waiting") == 3, "three held requests")
+        wait_until(lambda: sum(each.reply is not None for each in asking) == MANY - 3, "refusals")
+        self.backend.told("/release")
+        for each in asking:
+            each.wait()
+        statuses = sorted(each.reply.status for each in asking if each.reply)
+        self.assertEqual([200] * 3 + [502] * (MANY - 3), statuses)
 
     def test_mounted_admin(self) -> None:
         """Whichever worker is asked answers from the shared store, and logs whole lines."""
