@@ -114,7 +114,6 @@ class ParseTests(TestCase):
                 "upstreams.api.servers[3]: expected a table, got 5",
                 'http[0].upstraem: unknown option; did you mean "upstream"?',
                 'http[0].upstream: no upstream "x"',
-                "store.url: not supported yet",
             ],
             problems(
                     """
@@ -130,8 +129,6 @@ class ParseTests(TestCase):
                     [[http]]
                     upstraem = "x"
                     upstream = "x"
-                    [store]
-                    url = "redis+sentinel://a/m/0"
                     """
             ),
         )
@@ -465,7 +462,6 @@ class SupportTests(TestCase):
     def test_refused(self) -> None:
         """A value that does not work yet is refused, its default is not."""
         cases = {
-            '[store]\nurl = "redis+sentinel://a/m/0"': "store.url",
             "[admin]\nrate_limit = { rate = 1 }": "admin.rate_limit",
         }
         for text, path in cases.items():
@@ -496,8 +492,13 @@ class StoreUrlTests(TestCase):
         url = StoreUrl.parse("unix://u:p@/run/x")
         self.assertEqual(("/run/x", 0, "u", "p"), (url.path, url.db, url.user, url.password))
         url = StoreUrl.parse("redis+sentinel://u:p@a,[::1]:7/m/3")
-        self.assertEqual((("a", 26379), ("::1", 7)), url.sentinels)
+        self.assertEqual((("a", 26379), ("::1", 7)), url.peers)
         self.assertEqual(("m", 3, "u"), (url.master, url.db, url.user))
+        url = StoreUrl.parse("rediss+sentinel://a/m")
+        self.assertTrue(url.kind.by_sentinel and url.kind.by_tls)
+        url = StoreUrl.parse("redis+cluster://u:p@a,[::1]:7/0")
+        self.assertEqual((("a", 6379), ("::1", 7)), url.peers)
+        self.assertTrue(url.kind.by_cluster and not url.kind.by_tls)
         self.assertIs(StoreKind.EMBEDDED, StoreUrl.parse("embedded:").kind)
         self.assertIs(StoreKind.MEMORY, StoreUrl.parse("memory:").kind)
 
@@ -509,7 +510,7 @@ class StoreUrlTests(TestCase):
             "redis://h?db=1", "redis://h#x", "redis://a%zz@h", "redis://a%ff@h", "redis://a%0a@h",
             "unix://host/path", "unix://", "unix:///p?db=x", "unix:///p?x=1",
             "unix:///p?db=1&db=2", "unix:///" + "p" * 108, "redis+sentinel://h",
-            "redis+sentinel://h,/m",
+            "redis+sentinel://h,/m", "redis+cluster://h/1", "redis+cluster://",
         ):
             with self.assertRaises(ValueError, msg=text) as caught:
                 StoreUrl.parse(text)
@@ -523,12 +524,25 @@ class StoreUrlTests(TestCase):
         sentinel = "redis+sentinel://a:1,b:2/m/0"
         self.assertEqual(sentinel, str(StoreUrl.parse(sentinel)))
 
+    def test_login(self) -> None:
+        """A password alone is the default user's; without one nobody logs in."""
+        self.assertEqual(("u", "p"), StoreUrl.parse("redis://u:p@h").login)
+        self.assertEqual(("p",), StoreUrl.parse("redis://:p@h").login)
+        self.assertEqual((), StoreUrl.parse("redis://u@h").login)
+
+    def test_cluster_needs_a_tag(self) -> None:
+        """On a cluster a prefix without a hash tag would spread an upstream's keys."""
+        text = '[store]\nurl = "redis+cluster://h"\nprefix = '
+        for prefix in ("upstream", "{}x{y}", "a{b", "}{"):
+            self.assertIn("store.prefix: a cluster needs", problems(f'{text}"{prefix}"')[0])
+        self.assertEqual("a{b}c", parse(f'{text}"a{{b}}c"').store.prefix)
+
     def test_reveal(self) -> None:
         """The whole text of a URL leads to the same URL, password and all."""
         for text in (
             "embedded:", "memory:", "redis://u%40x:p%3A%2F%25@h:1/3", "redis://:p@h",
             "unix://u:p@/a%20b%3F%25?db=1", "rediss://[::1]:1/0",
-            "redis+sentinel://u:p@a:1,[::2]:2/m%2525/3",
+            "redis+sentinel://u:p@a:1,[::2]:2/m%2525/3", "rediss+cluster://u:p@a:1,[::2]:2/0",
         ):
             url = StoreUrl.parse(text)
             self.assertEqual(url, StoreUrl.parse(url.reveal()), text)

@@ -4,6 +4,8 @@ The tables of the store and of heartbeats.
 
 from __future__ import annotations
 
+import re
+
 from attrs import field, frozen
 
 from dynbalance.config.ranges import OptionError, matches, seconds
@@ -33,6 +35,10 @@ class StoreConfig:
     lease: float = field(default=10.0, validator=seconds(1.0))
 
     def __attrs_post_init__(self) -> None:
+        if self.url.kind.by_cluster and not re.match(r"[^{]*\{[^}]+\}", self.prefix):
+            raise OptionError(
+                "prefix", "a cluster needs a hash tag in it, so that one node has all keys: {lb}"
+            )
         if self.lease < 2 * self.sync_interval:
             raise OptionError(
                 "lease", f"{self.lease} is less than two sync_intervals of {self.sync_interval}"

@@ -27,6 +27,23 @@ class StoreKind(Enum):
     REDISS = "rediss"
     UNIX = "unix"
     SENTINEL = "redis+sentinel"
+    SENTINEL_TLS = "rediss+sentinel"
+    CLUSTER = "redis+cluster"
+    CLUSTER_TLS = "rediss+cluster"
+
+    @property
+    def by_sentinel(self) -> bool:
+        """Whether the URL names Sentinels."""
+        return self in (StoreKind.SENTINEL, StoreKind.SENTINEL_TLS)
+
+    @property
+    def by_cluster(self) -> bool:
+        """Whether the URL names nodes of a cluster."""
+        return self in (StoreKind.CLUSTER, StoreKind.CLUSTER_TLS)
+
+    @property
+    def by_tls(self) -> bool:
+        return self.value.startswith("rediss")
 
 
 @frozen(slots=True, kw_only=True)
@@ -39,7 +56,7 @@ class StoreUrl:
     @ivar path: the socket file of C{unix}.
     @ivar user: of an access control list; empty for the default user.
     @ivar password: empty for none.
-    @ivar sentinels: host and port of each sentinel.
+    @ivar peers: host and port of each Sentinel, or of nodes of the cluster.
     @ivar master: the name that the sentinels know the store by.
     """
 
@@ -50,8 +67,15 @@ class StoreUrl:
     db: int = 0
     user: str = ""
     password: str = field(default="", repr=False)
-    sentinels: tuple[tuple[str, int], ...] = ()
+    peers: tuple[tuple[str, int], ...] = ()
     master: str = ""
+
+    @property
+    def login(self) -> tuple[str, ...]:
+        """The words of C{AUTH}; none without a password."""
+        if not self.password:
+            return ()
+        return (self.user, self.password) if self.user else (self.password,)
 
     def __str__(self) -> str:
         """The URL, with C{***} for a password."""
@@ -68,8 +92,8 @@ class StoreUrl:
         login = f"{write(self.user)}{secret}@" if self.user or self.password else ""
         if self.kind is StoreKind.UNIX:
             return f"unix://{login}{write(self.path)}?db={self.db}"
-        peers = self.sentinels or ((self.host, self.port),)
-        hosts = ",".join(f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in peers)
+        places = self.peers or ((self.host, self.port),)
+        hosts = ",".join(f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in places)
         name = f"{write(self.master)}/" if self.master else ""
         return f"{self.kind.value}://{login}{hosts}/{name}{self.db}"
 
@@ -98,13 +122,18 @@ class StoreUrl:
             return cls(kind=kind, path=path, db=_query(query), user=user, password=password)
         if query:
             raise ValueError(f"{kind.value}: takes no ?options; the database is /NUMBER")
-        if kind is StoreKind.SENTINEL:
+        if kind.by_cluster:
+            if _database(path):
+                raise ValueError("a cluster has no database but 0")
+            peers = tuple(_peer(each, REDIS_PORT) for each in hosts.split(","))
+            return cls(kind=kind, peers=peers, user=user, password=password)
+        if kind.by_sentinel:
             master, _, db = path.partition("/")
             if not master:
                 raise ValueError("the master's name is missing: //host:port,host:port/NAME/0")
             return cls(
                 kind=kind,
-                sentinels=tuple(_peer(each, SENTINEL_PORT) for each in hosts.split(",")),
+                peers=tuple(_peer(each, SENTINEL_PORT) for each in hosts.split(",")),
                 master=_plain(master),
                 db=_database(db),
                 user=user,

@@ -15,12 +15,7 @@ def _only(*values: object) -> Callable[[object], bool]:
     return lambda value: value in values
 
 
-def _no_sentinel(value: object) -> bool:
-    return not str(value).startswith("redis+sentinel:")
-
-
 SUPPORTED: Mapping[str, Callable[[object], bool]] = {
-    "store.url": _no_sentinel,
     "admin.tls": _only({}),
     "admin.users": _only([]),
     "admin.tokens": _only([]),

@@ -5,18 +5,29 @@ From the store's URL to the store.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from dynbalance.config import Config, StoreConfig, StoreKind, StoreUrl
+from dynbalance.store.codec import Reply
 from dynbalance.store.contract import Store
 from dynbalance.store.embedded import EmbeddedStore
 from dynbalance.store.endpoints import tcp_endpoint, tls_endpoint, unix_endpoint
 from dynbalance.store.keeper import Keeper
+from dynbalance.store.keys import DEFAULT, upstream_keys
 from dynbalance.store.memory import MemoryStore
-from dynbalance.store.redis import RedisStore
+from dynbalance.store.redis import RedisStore, ask
+from dynbalance.store.seeking import (
+    Question,
+    Refusal,
+    SeekingEndpoint,
+    WhereIsTheMaster,
+    WhoHasTheKey,
+)
 
 
 class _WallClock:
@@ -28,7 +39,6 @@ class _WallClock:
 
 def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
     """
-    @param settings: of any kind of URL but C{redis+sentinel}.
     @param state_dir: where an embedded store keeps its data.
     @raise StoreUnusable: an embedded store cannot work there.
     """
@@ -41,20 +51,41 @@ def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
         )
         embedded.claim()
         return embedded
-    if url.kind is StoreKind.UNIX:
+    return _redis(settings, reactor)
+
+
+def _redis(settings: StoreConfig, reactor: Any) -> RedisStore:
+    url = settings.url
+
+    def to(host: str, port: int) -> IStreamClientEndpoint:
+        reach = tls_endpoint if url.kind.by_tls else tcp_endpoint
+        return reach(reactor, host, port)
+
+    def ask_there(
+        endpoint: IStreamClientEndpoint, words: Sequence[str]
+    ) -> Deferred[Reply | Refusal]:
+        return Deferred.fromCoroutine(ask(endpoint, url.login, words))
+
+    question: Question | None = None
+    if url.kind.by_sentinel:
+        question = WhereIsTheMaster(url.master)
+    elif url.kind.by_cluster:
+        question = WhoHasTheKey(upstream_keys(settings.prefix, DEFAULT)[0])
+    endpoint: IStreamClientEndpoint
+    if question is not None:
+        endpoint = SeekingEndpoint(url.peers, question, to, ask_there, reactor)
+    elif url.kind is StoreKind.UNIX:
         endpoint = unix_endpoint(reactor, url.path)
-    elif url.kind is StoreKind.REDISS:
-        endpoint = tls_endpoint(reactor, url.host, url.port)
     else:
-        endpoint = tcp_endpoint(reactor, url.host, url.port)
+        endpoint = to(url.host, url.port)
     return RedisStore(
         endpoint,
         reactor,
         prefix=settings.prefix,
         timeout=settings.timeout,
-        username=url.user,
-        password=url.password,
+        login=url.login,
         db=url.db,
+        elsewhere=to if url.kind.by_cluster else None,
     )
 
 

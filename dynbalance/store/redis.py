@@ -30,6 +30,7 @@ from dynbalance.store import scripts
 from dynbalance.store.calls import Calls
 from dynbalance.store.codec import Reply
 from dynbalance.store.endpoints import CONNECT_TIMEOUT
+from dynbalance.store.seeking import Place, Refusal, SeekingEndpoint, redirection
 
 FIRST_DELAY, LAST_DELAY = 0.05, 1.0
 """Seconds between two attempts to connect: doubled each time, up to the last."""
@@ -46,6 +47,7 @@ class _Link(RedisProtocol):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(charset=None, convertNumbers=False)
         self._ended = False
+        self._retired = False
         self._waiting: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
@@ -76,6 +78,17 @@ class _Link(RedisProtocol):  # type: ignore[misc]
         )
         return answer
 
+    def replyReceived(self, reply: object) -> None:
+        super().replyReceived(reply)
+        if self._retired and not self.replyQueue.waiting:
+            self.abort()
+
+    def retire(self) -> None:
+        """End when what was asked already is answered."""
+        self._retired = True
+        if not self.replyQueue.waiting:
+            self.abort()
+
     def abort(self) -> None:
         self.transport.abortConnection()
 
@@ -89,6 +102,29 @@ class _LinkFactory(Factory):
 
 class _NoAnswer(StoreUnavailable):
     """A deadline was missed."""
+
+
+async def ask(
+    endpoint: IStreamClientEndpoint, login: Sequence[str], words: Sequence[str]
+) -> Reply | Refusal:
+    """
+    One command over a connection of its own.
+
+    @param login: for C{AUTH}, where it is asked for.
+    """
+    link = cast(_Link, await endpoint.connect(_LinkFactory()))
+    try:
+        try:
+            return await link.say(*words)
+        except ResponseError as error:
+            if not login or not str(error).startswith("NOAUTH"):
+                return Refusal(str(error))
+        await link.say("AUTH", *login)
+        return await link.say(*words)
+    except ResponseError as error:
+        return Refusal(str(error))
+    finally:
+        link.abort()
 
 
 class RedisStore(Calls):
@@ -105,20 +141,24 @@ class RedisStore(Calls):
         *,
         prefix: str = "upstream",
         timeout: float = 1.0,
-        username: str = "",
-        password: str = "",
+        login: Sequence[str] = (),
         db: int = 0,
+        elsewhere: Callable[[str, int], IStreamClientEndpoint] | None = None,
     ) -> None:
         """
+        @param endpoint: leads to the server; a L{SeekingEndpoint} leads to the
+            right one of several, each time anew.
         @param timeout: seconds for one call.
-        @param username: of the server's access list; empty for its default user.
-        @param password: empty to not log in.
+        @param login: for C{AUTH}: a password, or a user of the server's access
+            list and a password; empty to not log in.
+        @param elsewhere: how other nodes of a cluster are reached.
         """
         super().__init__(prefix)
         self._endpoint = endpoint
+        self._elsewhere = elsewhere
         self._clock = clock
         self._timeout = timeout
-        self._login = [word for word in (username, password) if word] if password else []
+        self._login = login
         self._db = db
         self._scripts = scripts.load()
         self._link: _Link | None = None
@@ -127,6 +167,8 @@ class RedisStore(Calls):
         self._reached: list[Deferred[None]] = []
         self._tried: list[Deferred[None]] = []
         self._available = False
+        # The keys are at another node, which is not reached yet.
+        self._moving = False
         self._closed = False
         self._why = "the store was not reached yet"
 
@@ -188,7 +230,15 @@ class RedisStore(Calls):
                 await deferLater(self._clock, delay)
 
     async def _connect(self) -> _Link | None:
-        link = cast(_Link, await self._endpoint.connect(_LinkFactory()))
+        link = await self._enter(self._endpoint)
+        self._link = link
+        self._available = True
+        self._moving = False
+        return link
+
+    async def _enter(self, endpoint: IStreamClientEndpoint) -> _Link:
+        """Connect and log in."""
+        link = cast(_Link, await endpoint.connect(_LinkFactory()))
         self._links.add(link)
         link.when_ended().addCallback(lambda _: self._links.discard(link))
         try:
@@ -201,12 +251,17 @@ class RedisStore(Calls):
         except BaseException:
             link.abort()
             raise
-        self._link = link
-        self._available = True
         return link
 
     def _refused(self, failure: Failure) -> None:
+        self._moving = False
         self._lost(f"the store is not reached: {failure.getErrorMessage()}")
+
+    def _drop(self, link: _Link, why: str) -> None:
+        """Give a connection up; another one is sought."""
+        link.abort()
+        if self._link is link:
+            self._lost(why)
 
     def _lost(self, why: str) -> None:
         self._link = None
@@ -224,25 +279,22 @@ class RedisStore(Calls):
         @param read: makes the answer of the reply, or raises what it means.
         """
         link = self._link
-        if link is None:
+        if link is None and not self._moving:
             return fail(StoreUnavailable(self._why))
 
         def give_up(failure: Failure) -> Failure:
-            if failure.check(_NoAnswer):
-                link.abort()
-                if self._link is link:
-                    self._lost(failure.getErrorMessage())
+            if link is not None and failure.check(_NoAnswer):
+                self._drop(link, failure.getErrorMessage())
             return failure
 
         async def call() -> _T:
+            nonlocal link
+            if link is None:
+                link = await self._follow()
             try:
                 reply = await self._run(link, name, keys, args)
             except RedisError as error:
-                refusal, _, revision = str(error).partition(" ")
-                if refusal == "STALE":
-                    raise StaleRevision(int(revision)) from None
-                self._available = False
-                raise StoreUnavailable(str(error)) from None
+                reply = await self._otherwise(link, error, name, keys, args)
             self._available = True
             try:
                 return read(reply)
@@ -255,16 +307,72 @@ class RedisStore(Calls):
         answer.addTimeout(self._timeout, self._clock, _late(name))
         return answer.addErrback(give_up)
 
+    async def _otherwise(
+        self, link: _Link, error: RedisError, name: str, keys: Sequence[str], args: Sequence[str]
+    ) -> Reply:
+        """
+        What becomes of a call that was answered with an error.
+
+        @raise StaleRevision: of an order for another revision.
+        @raise StoreUnavailable: for whatever is not meant for us.
+        """
+        said = str(error)
+        kind, _, rest = said.partition(" ")
+        if kind == "STALE":
+            raise StaleRevision(int(rest)) from None
+        try:
+            if self._elsewhere is not None and kind in ("MOVED", "ASK"):
+                # It was not carried out, so it may be said again, to another.
+                if kind == "ASK":
+                    return await self._ask_there(said, name, keys, args)
+                if self._link is link:
+                    self._lost(said)
+                    self._moving = True
+                    link.retire()
+                return await self._run(await self._follow(), name, keys, args)
+        except RedisError as again:
+            said = str(again)
+        if "READONLY" in said and isinstance(self._endpoint, SeekingEndpoint):
+            # It was the master once.
+            self._drop(link, said)
+        self._available = False
+        raise StoreUnavailable(said) from None
+
+    async def _follow(self) -> _Link:
+        """The connection to where the keys are now."""
+        await self.when_reached()
+        if self._link is None:
+            raise StoreUnavailable(self._why)
+        return self._link
+
+    async def _ask_there(
+        self, error: str, name: str, keys: Sequence[str], args: Sequence[str]
+    ) -> Reply:
+        """The slot is being moved, and these keys are at its new place already."""
+        assert self._elsewhere is not None and isinstance(self._endpoint, SeekingEndpoint)
+        asked: Place = self._endpoint.place or ("", 0)
+        place = redirection(error, asked[0])
+        if place is None:
+            raise StoreUnavailable(error)
+        link = await self._enter(self._elsewhere(*place))
+        try:
+            await link.say("ASKING")
+            return await link.say("EVAL", *self._call(self._scripts[name].text, keys, args))
+        finally:
+            link.abort()
+
     async def _run(self, link: _Link, name: str, keys: Sequence[str], args: Sequence[str]) -> Reply:
         script = self._scripts[name]
-        rest = (str(len(keys)), *keys, *args)
         try:
-            return await link.say("EVALSHA", script.sha, *rest)
+            return await link.say("EVALSHA", *self._call(script.sha, keys, args))
         except ResponseError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
         # New to this server, or its scripts were flushed; EVAL makes it remember.
-        return await link.say("EVAL", script.text, *rest)
+        return await link.say("EVAL", *self._call(script.text, keys, args))
+
+    def _call(self, script: str, keys: Sequence[str], args: Sequence[str]) -> tuple[str, ...]:
+        return script, str(len(keys)), *keys, *args
 
 
 def _late(what: str) -> Callable[[object, float], NoReturn]:

@@ -34,6 +34,13 @@ class Redis:
         self.process = self._case.start("redis", command, self.directory)
         self.process.until(self._answers, "answers")
 
+    @classmethod
+    def at(cls, port: int) -> Redis:
+        """Whatever speaks Redis's protocol on a port; not to be started."""
+        there = cls.__new__(cls)
+        there.port = port
+        return there
+
     def _answers(self) -> bool:
         if not accepts(self.port):
             return False

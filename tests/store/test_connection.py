@@ -90,24 +90,24 @@ class ReachTests(_Connected):
     async def test_password(self) -> None:
         """The default user's password is given; without it the server's text is told."""
         server = self.serve("--requirepass", "s3cret word")
-        store = await self.opened(server, password="s3cret word")
+        store = await self.opened(server, login=("s3cret word",))
         await store.add("default", order(), "ops")
         await self.unavailable(await self.opened(server), "NOAUTH")
-        await self.unavailable(await self.opened(server, password="wrong"), "WRONGPASS")
+        await self.unavailable(await self.opened(server, login=("wrong",)), "WRONGPASS")
 
     async def test_user(self) -> None:
         """A user of the access list needs only what the documentation names."""
         server = self.serve()
         rules = "on >pw ~upstream:* resetchannels -@all +@read +@write +@scripting +@connection"
         self.client(server)("ACL", "SETUSER", "lb", *rules.split(), "+time")
-        store = await self.opened(server, username="lb", password="pw")
+        store = await self.opened(server, login=("lb", "pw"))
         await store.add("default", order(), "ops")
         await store.sync("one", 10.0, {"default": Report(held={A: 1}, full=True)})
         await store.expire("default", 30.0)
         await store.recount("default")
         await store.leave("one", ["default"])
         await store.remove("default", A, "ops")
-        other = await self.opened(server, username="lb", password="pw", prefix="other")
+        other = await self.opened(server, login=("lb", "pw"), prefix="other")
         await self.unavailable(other, "NOPERM")
 
     async def test_database(self) -> None:
