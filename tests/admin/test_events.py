@@ -151,6 +151,21 @@ class FeedTests(ChangingCase):
         self.look()
         self.assertEqual(again.heard("change"), [])
 
+    def test_order_of_greeting(self) -> None:
+        """Who is still being told what it has missed is told nothing else before."""
+        self.order_of()
+        position = self.told()[0]["id"]
+        self.listen()
+        self.change("update", weight=2)
+        self.look()
+        self.store.slow = True
+        late = self.listen(position)
+        self.feed._watches["default"].tell(b": somebody else\n\n")
+        self.assertEqual(late.text, b"")
+        self.store.slow = False
+        self.store.let_go()
+        self.assertEqual([name for name, _ in late.heard()], ["change", "hello"])
+
     def test_resume_alone(self) -> None:
         """Also when nobody listened meanwhile."""
         self.order_of()
