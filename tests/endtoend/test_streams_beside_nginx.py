@@ -184,7 +184,7 @@ class StreamTests(EndToEndCase):
             silent=Scene(players=[player(GREET)], clients=[(6, END)]),
             late=Scene(players=[player(LATE)], clients=[(b"abc", END)]),
             late_closing=Scene(
-                players=[player(LATE)], clients=[(b"abc", 0.3, END)], listener=closing
+                players=[player(LATE)], clients=[(b"abc", 0.8, END)], listener=closing
             ),
             bye=Scene(players=[player(BYE)], clients=[(3, b"abc", END)]),
             gone=Scene(players=[player(GO)], clients=[(b"", 4, END)]),
@@ -231,13 +231,13 @@ class StreamTests(EndToEndCase):
 
     def test_silence(self) -> None:
         """After C{timeout} without a byte either way both are closed."""
-        brief = {"timeout": 1.0}
+        brief = {"timeout": 1.5}
         self.assert_alike(
             silent=Scene(players=[player(ECHO)], clients=[(b"abc", 3)], listener=brief),
             never=Scene(players=[player(ECHO)], clients=[()], listener=brief),
             busy=Scene(
                 players=[player(ECHO)],
-                clients=[(b"a", 1, 0.5, b"b", 1, 0.5, b"c", 1, 0.5, b"d", 1)],
+                clients=[(b"a", 1, 0.6, b"b", 1, 0.6, b"c", 1, 0.6, b"d", 1)],
                 listener=brief,
             ),
         )
