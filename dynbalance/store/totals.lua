@@ -15,12 +15,20 @@ local function all_totals(u)
   return totals
 end
 
+-- Arguments of one command; Lua's stack bears some thousands.
+local PIECE = 1000
+
 local function changed_totals(u, seen)
   local totals = {}
-  for _, address in ipairs(redis.call('ZRANGEBYSCORE', u.changed, '(' .. seen, '+inf')) do
-    totals[#totals + 1] = address
-    totals[#totals + 1] = redis.call('ZSCORE', u.zset, address)
-      or redis.call('ZSCORE', u.file, address) or '0'
+  local changed = redis.call('ZRANGEBYSCORE', u.changed, '(' .. seen, '+inf')
+  for first = 1, #changed, PIECE do
+    local last = math.min(first + PIECE - 1, #changed)
+    local scores = redis.call('ZMSCORE', u.zset, unpack(changed, first, last))
+    for i = first, last do
+      totals[#totals + 1] = changed[i]
+      totals[#totals + 1] = scores[i - first + 1]
+        or redis.call('ZSCORE', u.file, changed[i]) or '0'
+    end
   end
   return totals
 end
