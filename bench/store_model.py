@@ -286,7 +286,7 @@ def main() -> None:
         f"  = {fit.cpu.base * 1e6:.0f} us + {fit.cpu.told * 1e6:.1f} us for each address told"
         f" + {fit.cpu.heard * 1e6:.2f} us for each heard"
     )
-    print(f"Memory with 10 nodes that hold connections to all of 1000 servers: {memory / 1e6:.1f} MB")
+    print(f"Memory, 10 nodes with connections to all of 1000 servers: {memory / 1e6:.1f} MB")
     print(
         f"One grant (strict): {one * 1e6:.0f} us, with 20 places {batch * 1e6:.0f} us:"
         f" {BUSY / one:,.0f} calls or {20 * BUSY / batch:,.0f} places a second at 50 % of a core"

@@ -22,6 +22,12 @@ from dynbalance.balancer.upstream import Upstream
 from dynbalance.balancer.waiting import Waiter
 from dynbalance.store.reports import Granted, Wish
 
+TURN = 3
+"""
+Exchanges for which a node's luck lasts: with one a place is given back, and in
+the next the others hear of it.
+"""
+
 
 class StrictUpstream(Upstream):
     """
@@ -38,6 +44,7 @@ class StrictUpstream(Upstream):
             )
             # Address -> what was granted since the last report was made.
             self._fresh: dict[str, int] = {}
+            self._turns = 0
         super()._form(policy, options)
 
     @property
@@ -127,6 +134,36 @@ class StrictUpstream(Upstream):
         """The store counts this node's connections and can be asked."""
         self._asks.exact, self._asks.held_up = True, False
         self._asks.serve()
+
+    # Sharing with other nodes
+
+    def hungry(self, nodes: int) -> bool:
+        """
+        Whether somebody found no server since this was asked last, although
+        this node holds less than its part of what there may be.
+
+        @param nodes: that share it.
+        """
+        vain, self._asks.vain = self._asks.vain or bool(self.waiting), False
+        if not vain:
+            return False
+        limited = [server for server in self._roll.here.values() if server.max_conns]
+        held = sum(server.held - server.asked for server in limited)
+        return held * nodes < sum(server.max_conns for server in limited)
+
+    def share(self, nodes: int) -> None:
+        """
+        Leave room for others.
+
+        @param nodes: that share each server's places from now on; 1 while
+            nobody else goes short.
+        """
+        asks = self._asks
+        self._turns += 1
+        if self._turns % TURN == 0:
+            asks.luck = self._random()
+        asks.sharers = nodes
+        asks.serve()
 
     # Counts over all nodes
 

@@ -52,12 +52,17 @@ class StrictLine:
     @ivar places: how many may wait while all servers are full.
     @ivar exact: whether the store is asked.
     @ivar held_up: whether it has to be waited for before anything is chosen.
+    @ivar vain: somebody found all servers full.
+    @ivar sharers: nodes that want their part of each server's places; 1 while
+        nobody else goes short.
+    @ivar luck: decides, from 0 to 1, whose turn it is where there is less
+        than one place for each of them.
     @ivar wake: says that L{turn} is wanted.
     """
 
     __slots__ = (
-        "_asked", "_choose", "_choose_this", "_confirmed", "_new", "_parked", "_turning",
-        "exact", "held_up", "places", "wake",
+        "_asked", "_choose", "_choose_this", "_confirmed", "_new", "_parked",
+        "_turning", "exact", "held_up", "luck", "places", "sharers", "vain", "wake",
     )
 
     def __init__(
@@ -69,6 +74,9 @@ class StrictLine:
         self.places = places
         self.exact = False
         self.held_up = False
+        self.vain = False
+        self.sharers = 1
+        self.luck = 0.0
         self.wake: Callable[[], None] = _nobody
         self._choose = choose
         self._choose_this = choose_this
@@ -130,12 +138,18 @@ class StrictLine:
                 del self._parked[ask.waiter]
                 continue
             passed += 1
+            ask.refused = ()
             if not ask.tried or passed > PASSED_OVER:
                 return
 
     def _place(self, ask: Ask) -> bool:
         """@return: whether there is a server for it, as far as this node knows."""
         lease = self._chosen(ask)
+        while lease is not None and self._takes_too_much(lease.server):
+            ask.lease = lease
+            self._take_back(ask)
+            ask.refused += (lease.server,)
+            lease = self._chosen(ask)
         if lease is None:
             return False
         ask.lease = lease
@@ -147,6 +161,16 @@ class StrictLine:
             self._asked.setdefault(server, []).append(ask)
         return True
 
+    def _takes_too_much(self, server: Server) -> bool:
+        """Whether this node has its part of a server, and others go short."""
+        if self.sharers == 1 or not (self.exact and server.max_conns):
+            return False
+        part = server.max_conns / self.sharers
+        if part < 1:
+            # There is less than one for each: by turns.
+            return self.luck >= part
+        return server.held - 1 >= part
+
     def _chosen(self, ask: Ask) -> Lease | None:
         if ask.only is not None:
             return None if ask.only in ask.refused else Lease.force(ask.only)
@@ -156,6 +180,7 @@ class StrictLine:
 
     def _dismiss(self, vain: list[Ask]) -> None:
         """All servers are full: wait in line where that is possible."""
+        self.vain = self.vain or bool(vain)
         for ask in vain:
             waiter = ask.waiter
             assert waiter is not None

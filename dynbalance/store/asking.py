@@ -17,7 +17,7 @@ from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.errors import StoreUnavailable
 from dynbalance.log import Logger
 from dynbalance.store.contract import Store
-from dynbalance.store.reports import Granted
+from dynbalance.store.reports import Granted, SyncAnswer
 
 
 class Numbers:
@@ -75,6 +75,8 @@ class Asking:
         self._woken = False
         self._counted_till = 0.0
         self._away = False
+        self._nodes = 1
+        self._hungry = 0
         upstream.when_asked(self._wake)
 
     def __repr__(self) -> str:
@@ -87,7 +89,18 @@ class Asking:
         """
         return self._under_way - 1 if self._under_way else number
 
+    def hungry(self) -> bool:
+        """Whether this node went short of its part since it was asked last."""
+        return self._upstream.hungry(self._nodes)
+
     # From the exchange of counts
+
+    def share(self, answer: SyncAnswer, was_hungry: bool) -> None:
+        """Hear how many nodes there are, and whether another one goes short."""
+        self._nodes = max(1, answer.nodes)
+        others = answer.hungry - self._hungry - was_hungry
+        self._hungry = answer.hungry
+        self._upstream.share(self._nodes if others > 0 else 1)
 
     def heard(self, lapsed: bool, at: float) -> None:
         """

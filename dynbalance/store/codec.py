@@ -117,7 +117,8 @@ def sync_call(prefix: str, node: str, lease: float, reports: Mapping[str, Report
     args = [member(node), repr(lease)]
     for report in reports.values():
         args += ["1" if report.full else "0", str(report.seen)]
-        args += [str(report.number), str(report.settled), str(len(report.held))]
+        args += [str(report.number), str(report.settled), "1" if report.hungry else "0"]
+        args.append(str(len(report.held)))
         for address, count in report.held.items():
             if count < 0:
                 raise ValueError(f"{node} holds {count} connections to {address}")
@@ -165,21 +166,25 @@ def granted(reply: Reply) -> Granted:
 def sync_answers(upstreams: Iterable[str], reply: Reply) -> dict[str, SyncAnswer]:
     """What C{sync.lua} says of each upstream, in the order in which they were told."""
     return {
-        upstream: SyncAnswer(
-            revision=int(revision),
-            seq=seq,
-            complete=bool(complete),
-            lapsed=bool(lapsed),
-            late=bool(late),
-            last=int(last),
-            totals=_totals(totals),
-            era=text(era),
-            mended={text(address): Mended(text(what)) for address, what in _pairs(mended)},
-        )
-        for upstream, (revision, seq, complete, lapsed, late, last, totals, era, mended) in zip(
-            upstreams, reply, strict=True
-        )
+        upstream: _sync_answer(said) for upstream, said in zip(upstreams, reply, strict=True)
     }
+
+
+def _sync_answer(said: Reply) -> SyncAnswer:
+    revision, seq, complete, lapsed, late, last, totals, era, mended, hungry, nodes = said
+    return SyncAnswer(
+        revision=int(revision),
+        seq=seq,
+        complete=bool(complete),
+        lapsed=bool(lapsed),
+        late=bool(late),
+        last=int(last),
+        totals=_totals(totals),
+        era=text(era),
+        mended={text(address): Mended(text(what)) for address, what in _pairs(mended)},
+        hungry=hungry,
+        nodes=nodes,
+    )
 
 
 def _totals(flat: Sequence[bytes]) -> dict[str, int]:

@@ -25,12 +25,14 @@ class Ledger:
     What the nodes hold of one upstream's addresses.
 
     @ivar totals: address -> connections over all live nodes; never 0.
+    @ivar hungry: how often a node has said that it is.
     @ivar seq: grows with every change of a total.
     """
 
     def __init__(self) -> None:
         self.totals: dict[str, int] = {}
         self.seq = 0
+        self.hungry = 0
         self._leases: dict[str, float] = {}
         self._held: dict[str, dict[str, int]] = {}
         self._last: dict[str, int] = {}
@@ -59,6 +61,11 @@ class Ledger:
         self._held.pop(node, None)
         self._last.pop(node, None)
 
+    @property
+    def nodes(self) -> int:
+        """How many have a lease."""
+        return len(self._leases)
+
     def last(self, node: str) -> int:
         """The number of the last call of a node that was heard; 0 for none."""
         return self._last.get(node, 0)
@@ -66,6 +73,7 @@ class Ledger:
     def apply(self, node: str, report: Report, lease_end: float) -> None:
         """Renew a node's lease and take over what it reports."""
         self._leases[node] = lease_end
+        self.hungry += report.hungry
         if report.number:
             self._last[node] = report.number
         kept = self._grants.get(node, {})

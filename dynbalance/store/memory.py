@@ -309,6 +309,8 @@ class MemoryStore:
             complete=complete,
             lapsed=lapsed,
             late=late,
+            hungry=here.ledger.hungry,
+            nodes=here.ledger.nodes,
             last=here.ledger.last(node),
             era=ERA,
         )

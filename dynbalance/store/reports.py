@@ -35,6 +35,8 @@ class Report:
         it counts up; 0 for a call that is never taken for a late one.
     @ivar settled: all grants up to this number are in C{held} as far as they
         are used, or were given up.
+    @ivar hungry: the node had no server for somebody since its last report,
+        and holds less than its part of all connections that there may be.
     """
 
     held: Mapping[str, int]
@@ -42,6 +44,7 @@ class Report:
     seen: int = 0
     number: int = 0
     settled: int = 0
+    hungry: bool = False
 
 
 @frozen(slots=True, kw_only=True)
@@ -67,6 +70,8 @@ class SyncAnswer:
         must be larger.
     @ivar era: changes when the store was emptied, and when it was given back
         what it had lost.
+    @ivar hungry: how often any node has said that it is hungry.
+    @ivar nodes: that are live.
     @ivar mended: address -> what became of it after it was changed by hand;
         an empty address for whole servers that came or went.
     """
@@ -80,6 +85,8 @@ class SyncAnswer:
     last: int = 0
     era: str = ""
     mended: Mapping[str, Mended] = field(factory=dict)
+    hungry: int = 0
+    nodes: int = 1
 
 
 @frozen(slots=True, kw_only=True)

@@ -2,11 +2,11 @@
 -- KEYS: for each upstream its keys, then the node's two hashes.
 -- ARGV: node, lease, then for each upstream 1 if the report is full, the last
 -- sequence number that the node heard, the number of this call, that up to which
--- grants are settled, n, and n times address and count.
+-- grants are settled, 1 if the node goes short, n, and n times address and count.
 -- Answers for each upstream: revision, sequence number, 1 if the totals are all
 -- there are, 1 if the node must report in full, 1 if the call came late, the
--- number of the last call, address and total in turn, the era, and what was
--- changed by hand.
+-- number of the last call, address and total in turn, the era, what was changed
+-- by hand, how often nodes went short, and how many nodes there are.
 
 local REMEMBERED = 1000
 
@@ -48,8 +48,8 @@ for first = 1, #KEYS, FIXED + 2 do
   local u, conns, grants = upstream(first), KEYS[first + FIXED], KEYS[first + FIXED + 1]
   local full, seen = ARGV[next_arg] == '1', ARGV[next_arg + 1]
   local number, settled = tonumber(ARGV[next_arg + 2]), tonumber(ARGV[next_arg + 3])
-  local from = next_arg + 5
-  next_arg = from + 2 * tonumber(ARGV[next_arg + 4])
+  local hungry, from = ARGV[next_arg + 4] == '1', next_arg + 6
+  next_arg = from + 2 * tonumber(ARGV[next_arg + 5])
 
   -- What waited in a connection that the node has given up is no news.
   local kept = redis.call('HGETALL', grants)
@@ -65,6 +65,7 @@ for first = 1, #KEYS, FIXED + 2 do
     local alone = not live and redis.call('ZCARD', u.nodes) == 0
     redis.call('ZADD', u.nodes, ms(at + tonumber(lease)), node)
     local open, said = unsettled(grants, kept, settled), {}
+    if hungry then redis.call('HINCRBY', u.sync, 'hungry', 1) end
     if number > 0 then
       redis.call('HSET', grants, 'last', number)
       last = number
@@ -94,6 +95,8 @@ for first = 1, #KEYS, FIXED + 2 do
     totals,
     era,
     found,
+    tonumber(redis.call('HGET', u.sync, 'hungry')) or 0,
+    redis.call('ZCARD', u.nodes),
   }
 end
 return answers

@@ -73,6 +73,7 @@ class View:
             seen=self.seen,
             number=number,
             settled=number if self.asking is None else self.asking.settled(number),
+            hungry=self.asking is not None and self.asking.hungry(),
         )
 
     def hear(self, report: Report, answer: SyncAnswer, sent: float) -> None:
@@ -95,6 +96,7 @@ class View:
         self.full, self.seen = False, answer.seq
         if self.asking is not None:
             self.asking.seen = answer.seq
+            self.asking.share(answer, report.hungry)
             self.asking.heard(False, sent)
 
     def is_behind(self, revision: int, era: str) -> bool:

@@ -5,13 +5,15 @@ nodes, a memory store at a distance, and a virtual clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from dynbalance.balancer.lease import Lease
 from dynbalance.balancer.options import UpstreamOptions
-from tests.store.nodes import INTERVAL, LEASE, Client, Nodes
+from tests.store.nodes import INTERVAL, LEASE, Client, Node, Nodes
 
 STRICT = UpstreamOptions(strict=True, queue=50)
 
@@ -180,6 +182,43 @@ class StrictTests(SynchronousTestCase):
         nodes.run(0.1)
         self.assertIsNotNone(first.lease)
         self.assertEqual((True, None), (second.answered, second.lease))
+
+    def test_shared_out(self) -> None:
+        """
+        Where clients wait on all nodes each has its part, also where there is
+        less than one place for each; what a node does not want the others have.
+        """
+        cases = ((9, 20, 0.6, 0.8), (2, 20, 0.15, 0.6), (8, 1, 0.6, 0.8))
+        for limit, wanted, fair, used in cases:
+            chance = Random(limit)
+            nodes = Nodes(3, STRICT, chance.random, lambda: 0.001, p9001=limit)
+            served: Counter[Node] = Counter()
+            first, second, last = nodes.all
+
+            def opened(node: Node, lease: Lease) -> None:
+                served[node] += 1  # noqa: B023
+                nodes.clock.callLater(0.05, end, node, lease)  # noqa: B023
+
+            def end(node: Node, lease: Lease) -> None:
+                node.leases.remove(lease)
+                lease.release()
+                node.come()
+
+            self.patch(nodes, "opened", opened)
+            for node, count in ((first, 20), (second, 20), (last, wanted)):
+                # The first one has it all before the others come.
+                for _ in range(count):
+                    node.come()
+                nodes.run(0.3)
+            nodes.run(2.0)
+            served.clear()
+            full = 0
+            for _ in range(300):
+                nodes.run(0.05)
+                full += sum(len(node.leases) for node in nodes.all)
+            self.assertGreater(full, 300 * limit * used)
+            part = min(wanted / 0.05 * 15, sum(served.values()) / 3)
+            self.assertGreater(min(served[node] for node in nodes.all), fair * part, served)
 
     def test_one_call_for_many(self) -> None:
         """What is chosen at once, or while a call is under way, shares a call."""
