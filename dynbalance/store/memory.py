@@ -93,9 +93,8 @@ class _Upstream:
 
     def room(self, wish: Wish) -> int:
         """How many of the connections wished for there may be."""
-        limit = wish.limit
+        limit, record = wish.limit, self.servers.get(wish.address)
         if limit is None:
-            record = self.servers.get(wish.address)
             if record is None or not (record.enabled or wish.anyhow):
                 return 0
             limit = record.order.max_conns
@@ -319,18 +318,17 @@ class MemoryStore:
         self, upstream: str, node: str, number: int, seen: int, wishes: Sequence[Wish]
     ) -> Deferred[Granted]:
         here = self._upstream(upstream)
-        ledger = here.ledger
-        late = number <= ledger.last(node)
-        lapsed = not ledger.live(node, self._now())
+        ledger, last = here.ledger, here.ledger.last(node)
+        late, lapsed = number <= last, not ledger.live(node, self._now())
         if late or lapsed:
-            return succeed(Granted(late=late, lapsed=lapsed, last=ledger.last(node)))
+            return succeed(Granted(late=late, lapsed=lapsed, last=last))
         counts = {wish.address: min(wish.count, here.room(wish)) for wish in wishes}
         ledger.grant(node, number, {a: count for a, count in counts.items() if count})
         answer = Granted(counts=tuple(counts.values()), last=number)
         if all(counts[wish.address] == wish.count for wish in wishes):
             return succeed(evolve(answer, totals={a: ledger.totals.get(a, 0) for a in counts}))
-        complete, totals = ledger.changes(seen, here.servers)
-        return succeed(evolve(answer, totals=totals, complete=complete, seq=ledger.seq))
+        full, totals = ledger.changes(seen, here.servers)
+        return succeed(evolve(answer, totals=totals, complete=full, seq=ledger.seq))
 
     def restore(self, upstream: str, snapshot: Snapshot, by: str) -> Deferred[int | None]:
         # It loses nothing before its end, and then nobody is there to give it back.
