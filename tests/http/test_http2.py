@@ -4,14 +4,20 @@ Clients that speak HTTP/2: streams, windows, ends, and what is not let through.
 
 from __future__ import annotations
 
+from typing import Any
+
 from h2.errors import ErrorCodes
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 
+from dynbalance.balancer.hookrun import Hook
+from dynbalance.balancer.peers import Peers
 from dynbalance.http.channel import LINGER
 from dynbalance.http.http2 import STREAMS, WINDOW, Http2Client
 from dynbalance.http.spool import Spool
 from tests.http.h2client import Http2TestCase
 from tests.http.world import OK, Wire, plain, sized
+from tests.temporary import Temporary
 
 CHUNKED = b"POST /up HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -32,7 +38,7 @@ class _Slow(StringTransport):
         self.aborted = True
 
 
-class RequestTests(Http2TestCase):
+class RequestTests(Temporary, Http2TestCase):
     """What a server gets."""
 
     def test_head(self) -> None:
@@ -709,3 +715,39 @@ class FloodTests(Http2TestCase):
             client.look()
         self.assertEqual([], client.farewells)
         self.assertEqual(30, len(client.ended))
+
+
+class HookTests(Http2TestCase):
+    """A balancer hook decides about streams as about any request."""
+
+    def test_waits(self) -> None:
+        """One that waits holds up its own stream; a stream that is given up gives it up."""
+        world = self.h2_world(backends=2)
+        waits: list[Deferred[None]] = []
+        cancelled: list[Deferred[None]] = []
+
+        def choose(context: Any) -> Deferred[None] | None:
+            if context.request.uri == "/now":
+                context.set_current_peer(world.backends[1].key)
+                return None
+            waits.append(Deferred(cancelled.append))
+            return waits[-1].addCallback(
+                lambda _: context.set_current_peer(world.backends[0].key)
+            )
+
+        to = world.upstream
+        peers = Peers(to.upstream)
+        to.hook = Hook(call=choose, upstream=to.upstream, peers=peers, subsystem="http")
+        client = world.h2()
+        first, second = client.ask("/first"), client.ask("/second", "POST", body=b"hello")
+        now = client.ask("/now")
+        world.backends[1].accept().send(OK)
+        self.assertEqual("200", client.status(now))
+        client.conn.reset_stream(first, ErrorCodes.CANCEL)
+        client.flush()
+        self.assertEqual([waits[0]], cancelled)
+        waits[1].callback(None)
+        server = world.backends[0].accept()
+        self.assertTrue(server.take().endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"))
+        server.send(OK)
+        self.assertEqual("200", client.status(second))
