@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dynbalance.ctl.program import program
 from dynbalance.hashes import password_matches, token_matches
 from tests.ctl.standin import StandIn
+from tests.temporary import Temporary
 
 SERVER: dict[str, Any] = {
     "addr": "10.0.0.1:80",
@@ -35,7 +36,7 @@ FIGURES = {
 }
 
 
-class CommandCase(SynchronousTestCase):
+class CommandCase(Temporary, SynchronousTestCase):
     """A stand-in, and the program before it."""
 
     def setUp(self) -> None:
