@@ -55,6 +55,7 @@ class Crew:
         self._reactor = reactor
         self._sums = Sums()
         self._sockets = Sockets(size)
+        self._unseen: dict[str, list[Deferred[None]]] = {}
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -160,24 +161,49 @@ class Crew:
 
         @param is_known: whether what has such labels still is.
         """
-        told = await self._ask_all("metrics", None, SCRAPE)
-        for number, data in told.items():
+        fresh: set[int] = set()
+
+        def hear(number: int, data: Any) -> None:
+            # At once: its process may end while others are waited for.
             self._sums.heard(number, from_json(data))
+            fresh.add(number)
+
+        await self._ask_all("metrics", None, SCRAPE, hear)
         self._sums.forget(is_known)
-        return [*self._sums.metrics(told), *self._well_being()]
+        return [*self._sums.metrics(fresh), *self._well_being()]
 
     async def lives(self, upstream: str) -> Lives:
         """What the workers see of an upstream's servers, as one."""
-        told = await self._ask_all("lives", upstream, SIGHT)
+        told: dict[int, Any] = {}
+        await self._ask_all("lives", upstream, SIGHT, told.__setitem__)
         return together({number: lives_from_json(data) for number, data in told.items()})
 
-    async def see(self, upstream: str) -> None:
-        """Have all workers see at once what was changed."""
-        await self._ask_all("see", upstream, SIGHT)
+    def see(self, upstream: str) -> Deferred[None]:
+        """
+        Have all workers see at once what was changed.
 
-    async def _ask_all(self, what: str, data: Any, patience: float) -> dict[int, Any]:
-        """@return: the answers in time, by the workers' numbers."""
-        told: dict[int, Any] = {}
+        @return: fires when they have, or do not answer; never fails.
+        """
+        seen: Deferred[None] = Deferred()
+        first = upstream not in self._unseen
+        self._unseen.setdefault(upstream, []).append(seen)
+        if first:
+            Deferred.fromCoroutine(self._see_all(upstream))
+        return seen
+
+    async def _see_all(self, upstream: str) -> None:
+        """Many changes in a row are seen together."""
+        while waiting := self._unseen[upstream]:
+            self._unseen[upstream] = []
+            await self._ask_all("see", upstream, SIGHT, lambda number, data: None)
+            for each in waiting:
+                each.callback(None)
+        del self._unseen[upstream]
+
+    async def _ask_all(
+        self, what: str, data: Any, patience: float, take: Callable[[int, Any], object]
+    ) -> None:
+        """@param take: gets each answer that comes in time, with the worker's number."""
 
         def miss(failure: Failure, worker: Worker) -> None:
             failure.trap(NoAnswer)
@@ -188,10 +214,9 @@ class Crew:
         asked = []
         for worker in self.workers:
             answer = worker.ask(what, data, patience)
-            answer.addCallback(partial(told.__setitem__, worker.number))
-            asked.append(answer.addErrback(miss, worker))
+            answer.addCallbacks(partial(take, worker.number), miss, errbackArgs=(worker,))
+            asked.append(answer)
         await gatherResults(asked)
-        return told
 
     def _well_being(self) -> list[Metric]:
         up = GaugeMetricFamily(

@@ -150,10 +150,11 @@ class WorkersTests(WorkersCase):
         self.assertEqual(2, self.metrics()['dynbalance_worker_starts_total{worker="1"}'])
 
     def test_parent_killed(self) -> None:
-        """No worker outlives the parent."""
+        """No worker outlives the parent, not even one that hears nothing."""
         self.begin()
         pids = self.pid(1), self.pid(2)
         self.assertTrue(all(runs(pid) for pid in pids))
+        os.kill(pids[0], signal.SIGSTOP)
         self.daemon.process.kill()
         wait_until(lambda: not any(runs(pid) for pid in pids), "the workers to end", 5.0)
         self.assertFalse(accepts(self.daemon.http))
