@@ -431,3 +431,19 @@ class MembershipTests(TestCase):
     def test_stop_without_start(self) -> None:
         """A membership that never began can be ended."""
         self.successResultOf(self.membership.stop())
+
+    def test_name_of_a_dead_process(self) -> None:
+        """
+        A process that was killed and started again has the name and begins to
+        count its calls anew: it is heard with its first exchange.
+        """
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.upstream.choose()
+        self.clock.pump([INTERVAL] * 5)
+        self.membership._loop.stop()
+        self.assertEqual({"127.0.0.1:9001": 1}, self.published())
+        _, again = self.node("one")
+        self.successResultOf(again.start())
+        self.assertEqual({"127.0.0.1:9001": 0}, self.published())
+        self.assertTrue(again.available)
