@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from dynbalance.config import Config, StoreUrl
 from dynbalance.configfile import parse
-from dynbalance.workers.orders import Orders, config_of
+from dynbalance.workers.orders import Orders, config_of, daemon_dir
 from dynbalance.workers.sockets import Inherited
 
 STORE = StoreUrl.parse("unix:///run/x.sock")
@@ -33,6 +33,11 @@ class OrdersTests(TestCase):
         self.assertEqual([4, 5], sent.descriptors)
         said = json.loads(json.dumps(sent.to_json()))
         self.assertEqual(sent, Orders.from_json(said, [4, 5]))
+
+    def test_below_the_daemon(self) -> None:
+        """From a worker's directory its daemon's is known."""
+        of_worker = config_of(config("workers = 3"), "n", 2, 3, STORE)
+        self.assertEqual("/var/lib/x", daemon_dir(of_worker.state_dir))
 
     def test_each_its_own(self) -> None:
         """A worker is a node of its own with a directory of its own, and has no workers."""
