@@ -9,12 +9,20 @@ from __future__ import annotations
 from dynbalance.balancer.options import UpstreamOptions, UpstreamOrder
 from dynbalance.balancer.roll import FileServer
 from dynbalance.config import Config, UpstreamConfig
+from dynbalance.config.endpointtext import EndpointText
 from dynbalance.store.contract import ServerOrder
 
 
 def orders_of(config: Config) -> list[UpstreamOrder]:
     """Those of all upstreams."""
     return [_order(name, table) for name, table in config.upstreams.items()]
+
+
+def endpoints_of(config: Config) -> list[str]:
+    """Where it listens, but for ports that are another one each time."""
+    every = [each.listen for each in config.http]
+    every += [each.listen for each in config.stream]
+    return [text for text in (*every, config.admin.listen) if EndpointText.parse(text).names_one]
 
 
 def checked_in(config: Config) -> list[str]:

@@ -7,7 +7,9 @@ to know what is served.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from attrs import frozen
@@ -58,6 +60,21 @@ class OpenPort:
     def close(self) -> Deferred[Any]:
         return maybeDeferred(self.port.stopListening)
 
+    def leave(self) -> Deferred[Any]:
+        """Close our copy only: another process goes on with the socket."""
+        port: Any = self.port
+        port._shouldShutdown = False
+        if port.socket.family == socket.AF_UNIX:
+            # Nor is its path ours any more.
+            port._bindPath, port.lockFile = "\0left", None
+        return self.close()
+
+    @property
+    def socket(self) -> socket.socket:
+        """That it listens on."""
+        listening: socket.socket = self.port.socket  # type: ignore[attr-defined]
+        return listening
+
     @property
     def is_lent(self) -> bool:
         """Whether somebody else opened it, and nobody can open it again."""
@@ -68,6 +85,7 @@ def open_ports(
     wanted: Iterable[Wanted],
     before: Iterable[OpenPort],
     inherited: Mapping[str, Inherited] | None = None,
+    taken: Mapping[str, Inherited] = MappingProxyType({}),
 ) -> list[OpenPort]:
     """
     Have a port for each that is wanted: one of those that are open, or else a
@@ -76,6 +94,7 @@ def open_ports(
     @param before: the open ones; none of them is changed.
     @param inherited: what is listened on instead of any new one, by the paths of
         the listeners.
+    @param taken: what another process has given, by the endpoints.
     @return: in the order of C{wanted}.
     @raise ConfigError: naming each that cannot be had; the new ones are closed.
     """
@@ -88,7 +107,8 @@ def open_ports(
         if here is not None:
             left.remove(here)
         else:
-            here = _opened(want, inherited, problems)
+            given = taken.get(want.text) if inherited is None else inherited[want.option]
+            here = _opened(want, given, problems)
             if here is None:
                 continue
             fresh.append(here)
@@ -99,15 +119,13 @@ def open_ports(
     return found
 
 
-def _opened(
-    want: Wanted, inherited: Mapping[str, Inherited] | None, problems: list[str]
-) -> OpenPort | None:
+def _opened(want: Wanted, given: Inherited | None, problems: list[str]) -> OpenPort | None:
     door = Door()
     ports: list[IListeningPort] = []
 
     def listen() -> Any:
-        if inherited is not None:
-            return inherited[want.option].adopted(want.reactor, door)
+        if given is not None:
+            return given.adopted(want.reactor, door)
         return serverFromString(want.reactor, want.text).listen(door)
 
     def failed(failure: Any) -> None:

@@ -11,12 +11,14 @@ what is in flight, then the store.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
 
 from dynbalance import __version__
 from dynbalance.admin.pages import Pages
@@ -24,9 +26,12 @@ from dynbalance.change import needing_restart
 from dynbalance.config import Config
 from dynbalance.demo import DemoServers
 from dynbalance.errors import ConfigError, StartRefused
+from dynbalance.handover import MOST, Offer, Predecessor
 from dynbalance.log import Logger
 from dynbalance.notify import Notifier, silent
+from dynbalance.orders import endpoints_of
 from dynbalance.store.choice import url_beside
+from dynbalance.store.embedded import EmbeddedStore
 from dynbalance.workers.crew import Crew
 from dynbalance.workers.sockets import Inherited
 from dynbalance.works import Prepared, Works
@@ -75,6 +80,9 @@ class Node(Service):
         self._begun: Deferred[None] | None = None
         self._when_serving: Deferred[None] = Deferred()
         self._demo: DemoServers | None = None
+        self._predecessor: Predecessor | None = None
+        self._offer = Offer(self)
+        self._waiting: LoopingCall | None = None
         self._serving = False
         self.ending = False
 
@@ -88,6 +96,10 @@ class Node(Service):
         """
         prepared = None
         try:
+            if self._crew is None and self._inherited is None:
+                self._predecessor = Predecessor.found(
+                    self._config.state_dir, endpoints_of(self._config), self._config.node
+                )
             self.works = Works(
                 self._config,
                 self._reactor,
@@ -95,6 +107,7 @@ class Node(Service):
                 self._wall,
                 self._crew,
                 self._inherited,
+                None if self._predecessor is None else self._predecessor.sockets,
             )
             prepared = self.works.prepare(self._config)
             if self._crew is not None:
@@ -104,6 +117,8 @@ class Node(Service):
         except ConfigError as error:
             if prepared is not None:
                 self.works.discard(prepared)
+            if self._predecessor is not None:
+                self._predecessor.abandon()
             raise StartRefused(error.problems) from None
         self.works.follow(prepared, {}, accept=False)
 
@@ -129,7 +144,10 @@ class Node(Service):
         self._begun.addErrback(self._cannot_begin)
 
     async def _open(self) -> None:
-        works = self.works
+        works, predecessor = self.works, self._predecessor
+        if predecessor is not None:
+            self._log.info("Process {pid} is asked to let go", pid=predecessor.pid)
+            await predecessor.take(self._reactor)
         works.keeper.begin(works.membership)
         await works.store.open()
         await works.membership.start()
@@ -142,6 +160,11 @@ class Node(Service):
             url = url_beside(config.store, works.store)
             await self._crew.begin(config, works.membership.node, url)
         self._say()
+        if self._crew is None and self._inherited is None:
+            replaces = predecessor is not None
+            self._offer.listen(self._reactor, works.config.state_dir, replaces)
+        if predecessor is not None:
+            predecessor.serving()
         if self._demo is not None:
             self._demo.start()
         self._when_serving.callback(None)
@@ -198,6 +221,8 @@ class Node(Service):
     async def _reload(self, config: Config) -> None:
         works = self.works
         problems = needing_restart(works.config, config)
+        if self._waiting is not None or self._offer.under_way is not None:
+            problems.append("another process takes over, and follows its own configuration")
         if problems:
             raise ConfigError(problems)
         prepared = works.prepare(config)
@@ -229,6 +254,67 @@ class Node(Service):
         if self._crew is not None:
             self._crew.reopen_logs()
 
+    # Giving its place to another process
+
+    def refusal(self) -> str:
+        """Why no other process can take over now; empty if one can."""
+        if self.ending or self._waiting is not None:
+            return "it ends"
+        return "" if self._serving else "it does not serve yet"
+
+    def lendable(self) -> dict[str, socket.socket]:
+        """The listening sockets by their endpoints."""
+        return {port.text: port.socket for port in self.works.ports[:MOST]}
+
+    async def let_go(self, node: str) -> None:
+        """
+        Let go what only one process may have; traffic goes on.
+
+        @param node: the successor's name in the store; may be empty.
+        """
+        works = self.works
+        await works.duties.stop()
+        if node == works.config.node != "":
+            # Two cannot tell under one name what each of them holds.
+            await works.membership.stop()
+        if isinstance(works.store, EmbeddedStore):
+            await works.store.let_go()
+
+    async def take_back(self) -> None:
+        """The successor failed."""
+        works = self.works
+        if self.ending:
+            return
+        if isinstance(works.store, EmbeddedStore):
+            works.store.take_back()
+        if not works.membership.running:
+            await works.membership.start()
+        works.duties.start()
+        # It may have put its own there.
+        self._offer.close()
+        self._offer.listen(self._reactor, works.config.state_dir, replaces=False)
+
+    def retire(self, pid: int) -> None:
+        """Process C{pid} serves: finish, and end."""
+        works = self.works
+        self._log.info("Process {pid} has taken over; this one finishes", pid=pid)
+        self._offer.close()
+        works.traffic.leave_ports()
+        if works.admin is not None:
+            works.admin.leave()
+        works.traffic.retire()
+        end = self._reactor.seconds() + works.config.shutdown_timeout
+
+        def look() -> None:
+            if not works.traffic.active or self._reactor.seconds() >= end:
+                waiting.stop()
+                if not self.ending:
+                    self._reactor.stop()
+
+        waiting = self._waiting = LoopingCall(look)
+        waiting.clock = self._reactor
+        waiting.start(0.1)
+
     # Ending
 
     def stopService(self) -> Deferred[None]:
@@ -249,6 +335,9 @@ class Node(Service):
         if self._begun is not None:
             # Only half begun: what is awaited there would end into nothing.
             self._begun.cancel()
+        if self._waiting is not None and self._waiting.running:
+            self._waiting.stop()
+        self._offer.close()
         # Another node goes on with them.
         stopped = works.duties.stop()
         if self._demo is not None:

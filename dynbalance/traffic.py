@@ -159,6 +159,10 @@ class Traffic:
         for line in self._lines:
             line.retire()
 
+    def leave_ports(self) -> Deferred[Any]:
+        """Let another process accept alone."""
+        return DeferredList([port.leave() for port in self.ports])
+
     def drain(self) -> None:
         """Let what is under way finish, and nothing begin."""
         for line in self._everything:

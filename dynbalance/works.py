@@ -86,6 +86,7 @@ class Works:
         wall: Callable[[], float],
         crew: Crew | None,
         inherited: Mapping[str, Inherited] | None,
+        taken: Mapping[str, Inherited] | None = None,
     ) -> None:
         """
         Nothing is opened by this.
@@ -93,19 +94,22 @@ class Works:
         @param random: a number in [0, 1).
         @param wall: seconds since the epoch.
         @param crew: who serves, if it is not this process.
+        @param taken: the sockets of a process whose place this one takes, by
+            their endpoints; that process still has what only one may have.
         @raise ConfigError: the store can never work.
         """
         self.config = config
         self._reactor = reactor
         self._crew = crew
         self.inherited = inherited
+        self._taken = taken or {}
         self.logs = LogFiles()
         self._materials: Materials | None = None
         self.admin: OpenPort | None = None
         self._site: AdminSite | None = None
         self.balancer = Balancer([], reactor.seconds, random)
         try:
-            self.store = store_of(config.store, config.state_dir, reactor)
+            self.store = store_of(config.store, config.state_dir, reactor, claim=not taken)
         except StoreUnusable as unusable:
             raise ConfigError([f"store.url: {unusable}"]) from None
         shared = None if inherited is None else daemon_dir(config.state_dir)
@@ -154,7 +158,7 @@ class Works:
         problems: list[str] = []
         ports: list[OpenPort] = []
         try:
-            ports = open_ports(wanted, self.ports, self.inherited)
+            ports = open_ports(wanted, self.ports, self.inherited, self._taken)
         except ConfigError as error:
             problems = error.problems
         before = None if self._materials is None else (self.config, self._materials)
@@ -223,6 +227,8 @@ class Works:
         if prepared.admin is not None:
             self._lead_admin(prepared.admin, operations)
         self.duties.follow(config, self.traffic.upstreams)
+        # Once: then they are others'.
+        self._taken = {}
         if accept:
             self.traffic.accept()
 

@@ -52,6 +52,11 @@ class EndpointText:
         except ValueError:
             return False
 
+    @property
+    def names_one(self) -> bool:
+        """Whether it is the same place each time."""
+        return bool(self.port or self.path or self.kind == "systemd")
+
     def overlaps(self, other: EndpointText) -> bool:
         """Whether the two cannot both be opened."""
         if self.path or other.path:

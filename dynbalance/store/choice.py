@@ -37,9 +37,13 @@ class _WallClock:
         return time.time()
 
 
-def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
+def store_of(
+    settings: StoreConfig, state_dir: str, reactor: Any, claim: bool = True
+) -> Store:
     """
     @param state_dir: where an embedded store keeps its data.
+    @param claim: whether an embedded store has to have its directory now, and
+        not only when it is opened.
     @raise StoreUnusable: an embedded store cannot work there.
     """
     url = settings.url
@@ -49,7 +53,8 @@ def store_of(settings: StoreConfig, state_dir: str, reactor: Any) -> Store:
         embedded = EmbeddedStore(
             state_dir, reactor, prefix=settings.prefix, timeout=settings.timeout
         )
-        embedded.claim()
+        if claim:
+            embedded.claim()
         return embedded
     return _redis(settings, reactor)
 

@@ -181,11 +181,7 @@ class EmbeddedStore(Calls):
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> None:
-        program = self._claimed()
-        self._place.sign()
-        log = self._place.inside("server.log")
-        self._child = Child(self._reactor, program, self._command(program), log)
-        self._child.start()
+        self._serve()
         await self._redis.open()
         reached = self._redis.when_reached().addTimeout(START, self._reactor)
         try:
@@ -194,8 +190,39 @@ class EmbeddedStore(Calls):
             self._log.error(
                 "The embedded store is not ready after {seconds} s; its log is {log}",
                 seconds=START,
-                log=log,
+                log=self._log_path,
             )
+
+    @property
+    def _log_path(self) -> str:
+        return self._place.inside("server.log")
+
+    def _serve(self) -> None:
+        program = self._claimed()
+        self._place.sign()
+        self._child = Child(self._reactor, program, self._command(program), self._log_path)
+        self._child.start()
+
+    def let_go(self) -> Deferred[None]:
+        """
+        End the server, so that another process can have one with the same
+        data.  That one is then reached in its stead.
+        """
+        return Deferred.fromCoroutine(self._let_go())
+
+    async def _let_go(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.stop()
+        self._place.release()
+
+    def take_back(self) -> None:
+        """
+        Have a server again.
+
+        @raise StoreUnusable: the directory is another's.
+        """
+        self._serve()
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())

@@ -97,6 +97,11 @@ class Membership:
         self._running: Deferred[None] | None = None
 
     @property
+    def running(self) -> bool:
+        """Whether it exchanges."""
+        return self._loop.running
+
+    @property
     def available(self) -> bool:
         """Whether the last exchange went well."""
         return self._contact is Contact.FINE
