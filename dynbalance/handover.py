@@ -273,6 +273,7 @@ class Offer(Factory):
         self._port: Any = None
         self._path = ""
         self._inode = 0
+        self._made = False
 
     def __repr__(self) -> str:
         return f"<Offer {self._path}>"
@@ -301,6 +302,7 @@ class Offer(Factory):
             )
             return
         try:
+            self._made = not os.path.isdir(state_dir)
             os.makedirs(state_dir, mode=0o700, exist_ok=True)
             # Of the predecessor, or of one who died.
             with suppress(FileNotFoundError):
@@ -320,6 +322,9 @@ class Offer(Factory):
         with suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)
+                if self._made:
+                    # Nothing is to be left of a daemon that keeps nothing.
+                    os.rmdir(os.path.dirname(self._path))
         self._port.stopListening()
         self._port = None
 
