@@ -147,7 +147,12 @@ class Asking:
         if upstream.exact and self._clock.seconds() >= self._counted_till:
             # This node was asleep, and others may have its places by now.
             upstream.lapse()
-        wishes = upstream.turn()
+        try:
+            wishes = upstream.turn()
+        except Exception:  # noqa: BLE001 - the others' wishes go with the next turn
+            self._log.failure("A slot could not be taken")
+            self._wake()
+            return
         if not wishes:
             return
         number = self._under_way = self._numbers.next()

@@ -61,9 +61,12 @@ class StoreContract:
         lease: float = 10.0,
         number: int = 0,
         settled: int = 0,
+        hungry: bool = False,
     ) -> SyncAnswer:
         """One node's sync of one upstream."""
-        report = Report(held=held, full=full, seen=seen, number=number, settled=settled)
+        report = Report(
+            held=held, full=full, seen=seen, number=number, settled=settled, hungry=hungry
+        )
         return (await self.store.sync(node, lease, {upstream: report}))[upstream]
 
     # Membership.
@@ -489,6 +492,18 @@ class StoreContract:
         await self.wish("one", 2, Wish(address=A, count=2), Wish(address=B, count=2, limit=9))
         answer = await self.tell("one", {A: 1}, full=True, number=3, settled=2)
         self.assertEqual({A: 1, B: 0}, answer.totals)
+
+    async def test_hungry(self) -> None:
+        """All nodes hear how often one of them went short, and how many they are."""
+        one = await self.tell("one", {}, full=True)
+        self.assertEqual((0, 1), (one.hungry, one.nodes))
+        await self.tell("two", {}, full=True, hungry=True)
+        await self.tell("two", {}, hungry=True, number=2)
+        await self.tell("two", {}, hungry=True, number=1)
+        one = await self.tell("one", {})
+        self.assertEqual((2, 2), (one.hungry, one.nodes))
+        await self.elapse(11.0)
+        self.assertEqual(1, (await self.tell("three", {}, full=True)).nodes)
 
     async def test_late_calls(self) -> None:
         """What was overtaken by a later call of its node changes nothing."""

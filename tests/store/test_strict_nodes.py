@@ -164,6 +164,26 @@ class StrictTests(SynchronousTestCase):
             self.assertIsNotNone(client.lease)
         self.assertEqual(calls, node.store._there)
 
+    def test_broken_client(self) -> None:
+        """Who breaks when it gets a place has no place, and holds nobody up."""
+        nodes = Nodes(1, STRICT, Random(1).random, lambda: 0.001, p9001=2, p9002=0)
+        [node] = nodes.all
+        node.upstream.set_checked("127.0.0.1:9001", True, "not now")
+        broken = Client(node)
+
+        def granted(lease: Lease) -> None:
+            raise ZeroDivisionError
+
+        self.patch(broken, "granted", granted)
+        server = node.upstream.server("127.0.0.1:9001")
+        with capturedLogs():
+            node.upstream.ask(broken)
+            other = node.come(only=server)
+            nodes.run(0.5)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertEqual(server, other.lease and other.lease.server)
+        self.assertEqual(1, sum(server.held for server in node.upstream.servers))
+
     def test_unlimited(self) -> None:
         """Where there is no limit nobody has to be asked."""
         nodes = Nodes(2, STRICT, Random(1).random, lambda: 0.5, p9001=0)
