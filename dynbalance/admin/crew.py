@@ -13,6 +13,7 @@ from typing import Protocol
 from attrs import astuple, frozen
 from prometheus_client.metrics_core import Metric
 
+from dynbalance.admin.answers import Answer
 from dynbalance.balancer.server import Server, State
 
 _WORST_FIRST = list(State)
@@ -110,6 +111,23 @@ def _one(lives: Mapping[int, Live]) -> Live:
     )
 
 
+@frozen(slots=True)
+class Matter:
+    """
+    What of a request matters to the choice of a server.
+
+    @ivar upstream: its name.
+    @ivar key: what the policy goes by; empty where it goes by none.
+    @ivar route: what the sticky cookie says; empty without one.
+    @ivar hooked: whether a hook decides.
+    """
+
+    upstream: str
+    key: bytes
+    route: str
+    hooked: bool
+
+
 class Crew(Protocol):
     """
     The processes.
@@ -134,3 +152,6 @@ class Crew(Protocol):
 
     def see(self, upstream: str) -> Awaitable[None]:
         """Have them see at once what was changed; never fails."""
+
+    def foretell(self, matter: Matter) -> Awaitable[Answer | None]:
+        """What one of them would choose; C{None} if none can say."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dynbalance.admin import parameters as p
 from dynbalance.admin.answers import Answer, Json, Refused
+from dynbalance.admin.crew import Crew, Matter
 from dynbalance.admin.scene import Ask, Scene
 from dynbalance.admin.views import present
 from dynbalance.balancer.explain import Decided, Explanation, Outlook, explain
@@ -51,12 +52,14 @@ def no_way(upstream: str) -> Way | None:
 class Explaining:
     """Answers to "why there?" and "why not there?"."""
 
-    def __init__(self, scene: Scene, ways: Ways = no_way) -> None:
+    def __init__(self, scene: Scene, ways: Ways = no_way, crew: Crew | None = None) -> None:
+        """@param crew: who chooses, if it is not this process."""
         self._scene = scene
         self._ways = ways
+        self._crew = crew
 
     async def explain(self, ask: Ask) -> Answer:
-        """On this node, now."""
+        """On this node, now; by one worker, where there are several."""
         upstream = self._scene.upstream(ask)
         way = self._ways(upstream.name)
         client = _client(ask)
@@ -68,8 +71,15 @@ class Explaining:
         if way is not None and way.sticky is not None:
             route = way.sticky.route(head)
         hooked = way is not None and way.hook is not None
-        explanation = explain(upstream, key, route, hooked)
-        return Answer(_message(upstream, explanation), _told(upstream, explanation, key))
+        matter = Matter(upstream.name, key, route, hooked)
+        told = None if self._crew is None else await self._crew.foretell(matter)
+        return told or foretell(upstream, matter)
+
+
+def foretell(upstream: Upstream, matter: Matter) -> Answer:
+    """What this process would do."""
+    explanation = explain(upstream, matter.key, matter.route, matter.hooked)
+    return Answer(_message(upstream, explanation), _told(upstream, explanation, matter.key))
 
 
 def _client(ask: Ask) -> str:

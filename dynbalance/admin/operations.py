@@ -59,7 +59,7 @@ class Operations:
         @param ways: what of a request matters to an upstream's choice.
         """
         self.scene = Scene(balancer, store, membership, crew)
-        self.explaining = Explaining(self.scene, ways)
+        self.explaining = Explaining(self.scene, ways, crew)
         self._membership = membership
         self._ttl = ttl
         self._reenable = reenable

@@ -18,10 +18,11 @@ from prometheus_client.process_collector import ProcessCollector
 from twisted.internet.defer import Deferred
 
 from dynbalance.admin.crew import Live
+from dynbalance.admin.explaining import foretell
 from dynbalance.errors import StoreUnavailable
 from dynbalance.log import Logger, set_level
 from dynbalance.service import Node
-from dynbalance.workers.lives import lives_to_json
+from dynbalance.workers.lives import lives_to_json, matter_from_json
 from dynbalance.workers.orders import Orders
 from dynbalance.workers.process import FIRST_SOCKET
 from dynbalance.workers.sums import families_of, to_json
@@ -65,6 +66,10 @@ class Worker:
         if what == "lives":
             servers = node.works.balancer.upstream(data).servers
             return lives_to_json({server.key: Live.of(server) for server in servers})
+        if what == "foretell":
+            matter = matter_from_json(data)
+            told = foretell(node.works.balancer.upstream(matter.upstream), matter)
+            return [told.message, told.data]
         if what == "see":
             return Deferred.fromCoroutine(self._see(node, data))
         if what == "cut":

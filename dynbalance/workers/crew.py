@@ -16,11 +16,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from dynbalance.admin.crew import Lives, together
+from dynbalance.admin.answers import Answer
+from dynbalance.admin.crew import Lives, Matter, together
 from dynbalance.config import Config, StoreUrl
 from dynbalance.errors import ConfigError
 from dynbalance.log import Logger
-from dynbalance.workers.lives import lives_from_json
+from dynbalance.workers.lives import lives_from_json, matter_to_json
 from dynbalance.workers.orders import Orders, config_of
 from dynbalance.workers.process import Owner, Process
 from dynbalance.workers.sockets import Opened, Sockets
@@ -177,6 +178,19 @@ class Crew:
         told: dict[int, Any] = {}
         await self._ask_all("lives", upstream, SIGHT, told.__setitem__)
         return together({number: lives_from_json(data) for number, data in told.items()})
+
+    async def foretell(self, matter: Matter) -> Answer | None:
+        """
+        What the first worker that answers would choose, with its number; each
+        goes by what it has seen itself.
+        """
+        for worker in self.workers:
+            try:
+                message, told = await worker.ask("foretell", matter_to_json(matter), SIGHT)
+            except NoAnswer:
+                continue
+            return Answer(message, {**told, "worker": worker.number})
+        return None
 
     def see(self, upstream: str) -> Deferred[None]:
         """

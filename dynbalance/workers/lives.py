@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import astuple
 
-from dynbalance.admin.crew import Counted, Live, Lives
+from dynbalance.admin.crew import Counted, Live, Lives, Matter
 from dynbalance.balancer.server import State
 
 
@@ -29,3 +29,14 @@ def lives_from_json(data: Mapping[str, Any]) -> dict[str, Live]:
         )
         for key, (state, held, slow, why, counted) in data.items()
     }
+
+
+def matter_to_json(matter: Matter) -> list[Any]:
+    """What a worker is asked to foretell a choice by."""
+    return [matter.upstream, matter.key.decode("latin-1"), matter.route, matter.hooked]
+
+
+def matter_from_json(data: list[Any]) -> Matter:
+    """The reverse of L{matter_to_json}."""
+    upstream, key, route, hooked = data
+    return Matter(upstream, key.encode("latin-1"), route, hooked)

@@ -227,6 +227,15 @@ class WorkersTests(WorkersCase):
         wait_until(found_out, "one to find out")
         why = self.daemon.status()[f"{LOOPBACK}:{dead}"]["why"]
         self.assertRegex(why, r"\(worker [12] of 2\)$")
+        # A worker explains its own choices.
+        worker = int(why.split()[-3])
+        told = ask(self.daemon.admin, "/upstream/explain").json["data"]
+        self.assertEqual(1, told["worker"])
+        states = {server["addr"]: server["state"] for server in told["servers"]}
+        seen = "failed" if worker == 1 else "up"
+        self.assertEqual(
+            {self.backend.address: "up", f"{LOOPBACK}:{dead}": seen}, states
+        )
 
     def test_reload(self) -> None:
         """HUP: all workers follow a changed file, new ports too, and no request fails."""

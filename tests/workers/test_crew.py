@@ -11,7 +11,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from dynbalance.admin.answers import Answer
+from dynbalance.admin.crew import Matter
 from dynbalance.workers.crew import Crew
+from dynbalance.workers.lives import matter_from_json
 from dynbalance.workers.sums import families_of, to_json
 from dynbalance.workers.wire import NoAnswer
 from dynbalance.workers.worker import State
@@ -114,6 +117,27 @@ class CrewTests(TestCase):
         self.first.answer(counted(1, 0))
         self.second.answer(counted(4, 2))
         self.assertEqual(8, self.successResultOf(scraped)["picks_total"])
+
+    def test_foretell(self) -> None:
+        """The first that answers says what it would choose, and who it is."""
+        matter = Matter("u", b"k\xff", "r", False)
+
+        async def foretold() -> Answer | None:
+            return await self.crew.foretell(matter)
+
+        told = Deferred.fromCoroutine(foretold())
+        self.assertEqual([], self.second.asked)
+        self.first.fail()
+        ((what, data, _),) = self.second.asked
+        self.assertEqual(("foretell", matter), (what, matter_from_json(data)))
+        self.second.answer(["a would be chosen", {"chosen": "a"}])
+        self.assertEqual(
+            Answer("a would be chosen", {"chosen": "a", "worker": 2}), self.successResultOf(told)
+        )
+        told = Deferred.fromCoroutine(foretold())
+        self.first.fail()
+        self.second.fail()
+        self.assertIsNone(self.successResultOf(told))
 
     def test_see(self) -> None:
         """A change is seen when all have seen it, or have not answered."""
