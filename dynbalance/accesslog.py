@@ -34,6 +34,11 @@ class LogFile:
         self._to = to
         self._out = self._opened()
 
+    def __del__(self) -> None:
+        out = getattr(self, "_out", sys.stdout)
+        if out is not sys.stdout:
+            out.close()
+
     def __repr__(self) -> str:
         return f"<LogFile {self._to}>"
 

@@ -48,6 +48,62 @@ class MembershipTests(TestCase):
     def keys(self) -> list[str]:
         return [server.key for server in self.upstream.servers]
 
+    def test_retired(self) -> None:
+        """
+        An upstream that is named no more is told of until nothing is left of it,
+        and then this node has left it.
+        """
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        lease = self.upstream.choose()
+        assert lease is not None
+        self.balancer.follow([UpstreamOrder(name="api")], {})
+        self.membership.follow(())
+        self.clock.advance(INTERVAL)
+        self.assertEqual({"127.0.0.1:9001": 1}, self.published())
+        self.assertEqual([self.upstream], list(self.balancer.retired.values()))
+        lease.release()
+        for _ in range(3):
+            self.clock.advance(INTERVAL)
+        self.assertEqual({"127.0.0.1:9001": 0}, self.published())
+        self.assertEqual({}, self.balancer.retired)
+        self.assertIsNone(self.membership.known("default"))
+        self.assertIn("leave", self.store.calls)
+
+    def test_new_upstream(self) -> None:
+        """One that is new can be looked up at once, and is exchanged from then on."""
+        self.successResultOf(self.store.inner.add("new", order(9009), "test"))
+        self.successResultOf(self.membership.start())
+        known = self.successResultOf(Deferred.fromCoroutine(self.membership.look("new")))
+        names = ("default", "api", "new")
+        self.balancer.follow([UpstreamOrder(name=name) for name in names], {"new": known})
+        self.membership.follow(())
+        upstream = self.balancer.upstream("new")
+        self.assertEqual(["127.0.0.1:9009"], [server.key for server in upstream.servers])
+        self.clock.advance(INTERVAL)
+        self.assertIsNotNone(self.membership.known("new"))
+        self.store.lose()
+        self.assertIsNone(
+            self.successResultOf(Deferred.fromCoroutine(self.membership.look("another")))
+        )
+
+    def test_checks_that_end(self) -> None:
+        """What checks have found ends with them, and is back with them."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        key = "127.0.0.1:9001"
+        self.membership.follow(("default",))
+        self.successResultOf(self.store.inner.claim_checks("default", "one", [key], 60.0))
+        self.successResultOf(self.store.inner.conclude_check("default", "one", key, "silent"))
+        self.clock.advance(INTERVAL)
+        server = self.upstream.server(key)
+        assert server is not None
+        self.assertTrue(server.checked_down)
+        self.membership.follow(())
+        self.assertFalse(server.checked_down)
+        self.membership.follow(("default",))
+        self.assertTrue(server.checked_down)
+
     def test_loads_before_start_fires(self) -> None:
         """When start fires, the servers of the store can be chosen."""
         self.add(9001)
