@@ -20,8 +20,10 @@ from hiredis import ReplyError
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate
 from twisted.internet.task import deferLater
+from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ServerExists, StoreUnavailable
@@ -296,6 +298,37 @@ class TroubleTests(_Connected):
         rescue("SCRIPT", "KILL")
         self.assertRaises(ReplyError, other.receive)
         await store.add("default", order(), "ops")
+
+    async def test_refusals(self) -> None:
+        """Whatever a server says instead of working, it is away, in its own words."""
+        server = self.serve("--requirepass", "right")
+        client = self.client(server)
+        client("AUTH", "right")
+        store = await self.opened(server, login=("right",))
+        rules = "reset on >right ~upstream:* +@all -eval -evalsha"
+        client("ACL", "SETUSER", "default", *rules.split())
+        await self.unavailable(store, "NOPERM")
+        client("ACL", "SETUSER", "default", "+eval", "+evalsha")
+        await store.add("default", order(), "ops")
+
+    async def test_loading(self) -> None:
+        """A server that still reads its data is away until it has."""
+        said: list[bytes] = []
+
+        class Loading(LineReceiver):
+            def lineReceived(self, line: bytes) -> None:
+                if line == b"PING":
+                    said.append(line)
+                    self.sendLine(b"-LOADING Redis is loading the dataset in memory")
+
+        factory = Factory.forProtocol(Loading)
+        path = os.path.join(self.serve().directory, "loading.sock")
+        port = reactor.listenUNIX(path, factory)
+        self.addCleanup(port.stopListening)
+        store = await self.opened(unix_endpoint(reactor, path))
+        await self.unavailable(store, "LOADING")
+        await self.until(lambda: len(said) > 1)
+        await store.close()
 
     async def test_wrong_type(self) -> None:
         """A key that somebody uses for something else is told, and breaks no connection."""
