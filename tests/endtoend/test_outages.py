@@ -20,7 +20,7 @@ from tests.endtoend.load import Load
 from tests.endtoend.servers import Backend, Redis
 from tests.endtoend.wire import SlowWire
 
-TTL = 0.8
+TTL = 1.5
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -57,12 +57,12 @@ class OutageTests(EndToEndCase):
             thread.start()
         wait_until(lambda: self.holding.told("/waiting") == 2, "the held requests")
         self.nodes[0].add(self.beating.port)
+        self.beats = Beats(self, self.nodes[1].admin, [self.beating.port], TTL / 10)
         self.until_known([self.holding, self.beating])
         self.until_counted(2)
         # HTTP as such, and in streams.
         ports = [self.nodes[0].http, self.nodes[1].http, self.nodes[1].stream]
         self.loads = [Load(self, port, 2) for port in ports]
-        self.beats = Beats(self, self.nodes[1].admin, [self.beating.port], TTL / 5)
         wait_until(lambda: self.beats.answers[200] > 2, "heartbeats")
 
     def until_known(self, servers: list[Backend]) -> None:
@@ -121,7 +121,7 @@ class OutageTests(EndToEndCase):
             self.assertEqual(503, self.order(path, fields), path)
         unheard = self.beats.answers[503]
         for node in self.nodes:
-            wait_until(lambda node=node: self.health(node)[2] > 1.6 * TTL, "longer than the ttl")
+            wait_until(lambda node=node: self.health(node)[2] > 1.2 * TTL, "longer than the ttl")
             self.assertEqual(0, self.metric(node, "dynbalance_store_available"))
             self.assertGreater(self.metric(node, "dynbalance_store_stale_seconds"), TTL)
             states = {node.state(each.address) for each in (self.holding, self.beating)}
@@ -137,7 +137,7 @@ class OutageTests(EndToEndCase):
         heard = self.beats.answers[200]
         wait_until(lambda: self.beats.answers[200] > heard, "a heartbeat that is heard")
         # Long enough for those to expire whose time did not stand still.
-        end = time.monotonic() + 1.5 * TTL
+        end = time.monotonic() + 1.2 * TTL
         wait_until(lambda: time.monotonic() > end, "heartbeat rounds")
         for node in self.nodes:
             states = {each: fields["state"] for each, fields in node.status().items()}
