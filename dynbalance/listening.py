@@ -108,6 +108,7 @@ class Listeners:
             ground.hub,
             ground.deadlines,
             ground.names,
+            ground.pipes,
             reach,
             self.materials.spool if table.request_buffering else None,
             hook,

@@ -9,7 +9,6 @@ waits between two requests is L{dynbalance.http.upstream}'s.
 from __future__ import annotations
 
 import socket
-from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -18,33 +17,22 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from dynbalance.balancer.attempts import Cause
+from dynbalance.http.bulk import LEAST, pass_beside
 from dynbalance.http.chunked import ChunkedDecoder
 from dynbalance.http.fields import BadMessage, tokens
-from dynbalance.http.response import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_response
+from dynbalance.http.phase import Phase
+from dynbalance.http.response import CHUNKED, MAX_HEAD, UNTIL_CLOSE, ResponseHead, parse_response
 from dynbalance.net.dial import Dial, Target, transport_for
+from dynbalance.net.transport import RECEIVE
 
 if TYPE_CHECKING:
     from dynbalance.balancer.server import Server
     from dynbalance.http.exchange import Exchange
     from dynbalance.http.upstream import HttpUpstream
+    from dynbalance.net.bulk import Bulk
     from dynbalance.net.tlsdial import TlsDial
     from dynbalance.net.tlstransport import TlsTransport
     from dynbalance.net.transport import ClientTransport
-
-MAX_RESPONSE_HEAD = 65536
-"""Bytes of a response's head, and of all informational responses before it."""
-
-
-class Phase(Enum):
-    """What a connection to a server is doing."""
-
-    DIALING = "dialing"
-    IDLE = "idle"
-    HEAD = "waiting for a response"
-    BODY = "reading a response"
-    TUNNEL = "tunnel"
-    CLOSED = "closed"
-
 
 class ServerConnection(Protocol):
     """
@@ -80,6 +68,7 @@ class ServerConnection(Protocol):
         self._head: ResponseHead | None = None
         self._remaining = 0
         self._decoder: ChunkedDecoder | None = None
+        self._bulk: Bulk | None = None
         self._informed = 0
         # What waited for the server at the last look, and whether what comes
         # from it is left in the kernel.
@@ -216,9 +205,9 @@ class ServerConnection(Protocol):
                 end = len(self._block)
                 break
             end = data.find(b"\r\n\r\n") + 4
-            if end < 4 or end > MAX_RESPONSE_HEAD:
+            if end < 4 or end > MAX_HEAD:
                 self._buffer = data
-                if len(data) > MAX_RESPONSE_HEAD:
+                if len(data) > MAX_HEAD:
                     self._fail(Cause.INVALID_HEADER, "the response's head is too large")
                 return
             block = data[:end]
@@ -234,7 +223,7 @@ class ServerConnection(Protocol):
                 self._switch(head, data[end:])
                 return
             self._informed += end
-            if self._informed > MAX_RESPONSE_HEAD:
+            if self._informed > MAX_HEAD:
                 self._fail(Cause.INVALID_HEADER, "informational responses without end")
                 return
             exchange.informational(head)
@@ -278,9 +267,23 @@ class ServerConnection(Protocol):
                 self._remaining = remaining - len(data)
             self.wait(self.upstream.settings.read_timeout)
             exchange.response_body(data, last=False)
+            if len(data) == RECEIVE and self._remaining > LEAST and self.phase is Phase.BODY:
+                # It came full: there is more where it came from.
+                self._bulk = pass_beside(self, exchange, self._remaining)
         else:
             exchange.response_body(data[:remaining], last=True)
             self._end(self._reusable and len(data) == remaining)
+
+    def body_passed(self, clean: bool) -> None:
+        """
+        The rest of the body went to the client beside this.
+
+        @param clean: the server has said nothing more.
+        """
+        exchange, self._bulk = self.exchange, None
+        assert exchange is not None
+        exchange.response_body(b"", last=True)
+        self._end(self._reusable and clean)
 
     def _read_chunks(self, data: bytes, head: ResponseHead | None) -> None:
         exchange = self.exchange
@@ -350,6 +353,8 @@ class ServerConnection(Protocol):
             self.transport.abortConnection()
 
     def _leave(self) -> None:
+        if self._bulk is not None:
+            self._bulk.drop()
         self.exchange = None
         self.phase = Phase.CLOSED
         self.upstream.forget(self)

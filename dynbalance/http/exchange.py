@@ -291,6 +291,12 @@ class Exchange(Tunnel):
         self._lease.server.bytes_out += len(data)
         self._front.response_body(data, last)
 
+    def passed(self, size: int) -> None:
+        """So many bytes of the body went to the client beside this."""
+        assert self._lease is not None
+        self._lease.server.bytes_out += size
+        self._front.passed(size)
+
     def ended(self) -> None:
         """The server's part is over."""
         self._connection = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from dynbalance.http.response import ResponseHead
+    from dynbalance.net.transport import ServerTransport
 
 
 class Front(Protocol):
@@ -28,6 +29,15 @@ class Front(Protocol):
 
     def response_body(self, data: bytes, last: bool) -> None:
         """More of the body."""
+
+    def bulk_target(self) -> ServerTransport | None:
+        """
+        @return: where more of the body may be written beside this; C{None}
+            where it has to be told by L{response_body}.
+        """
+
+    def passed(self, size: int) -> None:
+        """So many bytes of the body were, or soon will be, written there."""
 
     def informational(self, head: ResponseHead) -> None:
         """A 1xx response."""
@@ -66,13 +76,21 @@ class Front(Protocol):
         """Send on."""
 
 
-class NoTunnel:
+class NoBareSocket:
     """
-    Of fronts whose clients cannot switch protocols: an upgrade is refused
-    before an exchange begins, and a server cannot switch unasked.
+    Of fronts whose clients have something between them and the socket.
+
+    They cannot switch protocols: an upgrade is refused before an exchange
+    begins, and a server cannot switch unasked.
     """
 
     __slots__ = ()
+
+    def bulk_target(self) -> None:
+        """Nothing goes beside."""
+
+    def passed(self, size: int) -> None:
+        raise AssertionError("nothing goes beside")
 
     def switch(self, head: ResponseHead, rest: bytes) -> None:
         raise AssertionError("no upgrade was asked for")

@@ -17,7 +17,7 @@ from h2.errors import ErrorCodes
 from dynbalance.http.answers import reason_phrase
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
-from dynbalance.http.front import NoTunnel
+from dynbalance.http.front import NoBareSocket
 from dynbalance.http.http2fields import request_block, response_fields
 from dynbalance.http.mounted import MountedAdmin
 from dynbalance.http.request import RequestHead, parse_request
@@ -37,7 +37,7 @@ _CLIENT_GONE = 499
 _PROTOCOL = "HTTP/2.0"
 
 
-class Stream(NoTunnel):
+class Stream(NoBareSocket):
     """
     @ivar number: the stream's.
     @ivar client: see L{dynbalance.http.channel.Channel}.

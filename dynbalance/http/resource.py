@@ -25,7 +25,7 @@ from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
 from dynbalance.http.forwarded import Forwarding, Network
-from dynbalance.http.front import NoTunnel
+from dynbalance.http.front import NoBareSocket
 from dynbalance.http.hooked import hooked
 from dynbalance.http.request import RequestHead, parse_request
 from dynbalance.http.response import ResponseHead
@@ -99,7 +99,7 @@ class ReverseProxyResource(Resource):
 
 
 @implementer(IPushProducer)
-class Relayed(NoTunnel):
+class Relayed(NoBareSocket):
     """
     The front of one exchange: a request of twisted.web, and the producer of
     its response.

@@ -21,6 +21,9 @@ from dynbalance.http.fields import (
 )
 
 _START = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\Z")
+MAX_HEAD = 65536
+"""Bytes of a response's head, and of all informational responses before it."""
+
 _KEPT = 2048
 CHUNKED = -1
 UNTIL_CLOSE = -2

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dynbalance.http.front import Front
     from dynbalance.http.requestbody import RequestBody
     from dynbalance.http.upstream import HttpUpstream
+    from dynbalance.net.transport import ServerTransport
 
 
 class Sending:
@@ -30,6 +31,10 @@ class Sending:
     _front: Front
     _request_paused: bool
     _to: HttpUpstream
+
+    def bulk_target(self) -> ServerTransport | None:
+        """See L{Front.bulk_target <dynbalance.http.front.Front.bulk_target>}."""
+        return self._front.bulk_target()
 
     def body(self, data: bytes) -> None:
         """A piece of the request's body."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dynbalance.net.deadlines import Deadlines
     from dynbalance.net.hub import Hub
     from dynbalance.net.names import Names
+    from dynbalance.net.pipes import Pipes
 
 
 class HttpUpstream:
@@ -44,6 +45,7 @@ class HttpUpstream:
         C{None} where they flow.
     @ivar hook: what decides about each attempt; C{None} for the policy alone.
     @ivar plain_host: whether servers get the client's Host.
+    @ivar pipes: for bodies that are not looked at.
     @ivar keepalive: idle connections that are kept at most.
     @ivar sticky: keeps clients with their servers; C{None} where nothing does.
     @ivar looks: whether there is a reason to look at each answer.
@@ -59,6 +61,7 @@ class HttpUpstream:
         hub: Hub,
         deadlines: Deadlines,
         names: Names,
+        pipes: Pipes,
         reach: Reach = PLAIN,
         spool: Spool | None = None,
         hook: Hook | None = None,
@@ -69,6 +72,7 @@ class HttpUpstream:
         self.hub = hub
         self.deadlines = deadlines
         self.names = names
+        self.pipes = pipes
         self.reach = reach
         self.spool = spool
         # A PROXY header names one client, and no other's request may follow.

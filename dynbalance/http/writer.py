@@ -14,13 +14,13 @@ from twisted.internet.protocol import Protocol
 
 from dynbalance.http import answers
 from dynbalance.http.chunked import LAST, chunk
+from dynbalance.net.transport import ServerTransport
 
 if TYPE_CHECKING:
     from dynbalance.http.listener import HttpListener
     from dynbalance.http.request import RequestHead
     from dynbalance.http.response import ResponseHead
     from dynbalance.net.tlstransport import TlsTransport
-    from dynbalance.net.transport import ServerTransport
 
 
 class ResponseWriter(Protocol):
@@ -105,6 +105,15 @@ class ResponseWriter(Protocol):
         if data:
             self._bytes_out += len(data)
             self.transport.write(data)
+
+    def bulk_target(self) -> ServerTransport | None:
+        transport = self.transport
+        if not isinstance(transport, ServerTransport) or transport.TLS:
+            return None
+        return None if self._chunking or transport.queued else transport
+
+    def passed(self, size: int) -> None:
+        self._bytes_out += size
 
     def tunnel_data(self, data: bytes) -> None:
         self._bytes_out += len(data)

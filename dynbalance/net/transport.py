@@ -38,6 +38,8 @@ class WriteThrough(tcp.Connection):
 
     reactor: Hub
     protocol: Any
+    # Bytes for it that wait in a pipe beside its own buffer.
+    beside = 0
     # shutdown() before close() is a system call that changes nothing: nobody
     # shares the socket.
     _shouldShutdown = False
@@ -92,7 +94,7 @@ class WriteThrough(tcp.Connection):
     @property
     def queued(self) -> int:
         """Bytes that the kernel has not taken yet."""
-        return len(self.dataBuffer) - self.offset + self._tempDataLen
+        return len(self.dataBuffer) - self.offset + self._tempDataLen + self.beside
 
     def loseConnection(self) -> None:
         if (

@@ -42,7 +42,7 @@ class ExplainTests(TestCase):
         self.store, self.membership = store, membership
         self.upstream = balancer.upstream("default")
         nothing: Any = None
-        self.way = HttpUpstream(self.upstream, settings, nothing, nothing, nothing)
+        self.way = HttpUpstream(self.upstream, settings, nothing, nothing, nothing, nothing)
         operations = Operations(
             balancer, store, membership, 30.0, True, ways={"default": self.way}.get
         )

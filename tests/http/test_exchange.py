@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 
 from dynbalance.config.listeners import RouteConfig
 from dynbalance.http import connection
-from dynbalance.http.connection import MAX_RESPONSE_HEAD
 from dynbalance.http.mounted import Mount
+from dynbalance.http.response import MAX_HEAD
 from dynbalance.net.dial import Target, transport_for
 from dynbalance.net.names import Names
 from tests.http.world import (
@@ -368,7 +368,7 @@ class RetryTests(HttpTestCase):
             b"SSH-2.0-OpenSSH\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx",
-            b"HTTP/1.1 200 OK\r\nX" + b"x" * MAX_RESPONSE_HEAD,
+            b"HTTP/1.1 200 OK\r\nX" + b"x" * MAX_HEAD,
             b"HTTP/1.1 103 Early Hints\r\n\r\n" * 5000,
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         ):

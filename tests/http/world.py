@@ -33,6 +33,7 @@ from dynbalance.http.upstream import HttpUpstream
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.dial import Target
 from dynbalance.net.hub import Hub
+from dynbalance.net.pipes import Pipes
 from dynbalance.store.contract import ServerOrder
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -249,6 +250,7 @@ class World:
             self.clock.seconds,
             Random(1).random,
         )
+        self.pipes = Pipes()
         self.upstreams = {
             name: HttpUpstream(
                 self.balancer.upstream(name),
@@ -256,6 +258,7 @@ class World:
                 self.hub,
                 self.deadlines,
                 names or LiteralNames(),
+                self.pipes,
             )
             for name in ("default", *more)
         }

@@ -1,0 +1,46 @@
+"""
+The rest of a long response's body, on its way past the protocols.
+
+Knows when that pays and may be; refuses to know how bytes are moved
+(L{dynbalance.net.bulk}).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dynbalance.net.bulk import Bulk
+from dynbalance.net.transport import RECEIVE, ClientTransport
+
+if TYPE_CHECKING:
+    from dynbalance.http.connection import ServerConnection
+    from dynbalance.http.exchange import Exchange
+
+LEAST = 2 * RECEIVE
+"""Bytes that are to come at least: below it the pipe costs more than it saves."""
+
+_SPLICES = hasattr(os, "splice")
+
+
+def pass_beside(connection: ServerConnection, exchange: Exchange, size: int) -> Bulk | None:
+    """
+    Let the next C{size} bytes from the server go to the client unseen.
+
+    @return: C{None} where they have to be seen: behind TLS, in chunks, in
+        HTTP/2, or while the client takes no more.
+    """
+    source, target = connection.transport, exchange.bulk_target()
+    if target is None or not _SPLICES or not isinstance(source, ClientTransport):
+        return None
+    upstream = connection.upstream
+    pipe = upstream.pipes.take()
+    if pipe is None:
+        return None
+    timeout = upstream.settings.read_timeout
+
+    def moved(size: int) -> None:
+        exchange.passed(size)
+        connection.wait(timeout)
+
+    return Bulk(source, target, size, pipe, upstream.pipes, moved, connection.body_passed)
