@@ -110,8 +110,8 @@ class RefusedTests(CommandCase):
     def test_not_supported_yet(self) -> None:
         """An option whose feature is still to come is refused, not ignored."""
         self.assertEqual(
-            ["dynbalance: upstreams.default.counting: not supported yet"],
-            self.refuse('[upstreams.default]\ncounting = "strict"\n'),
+            ["dynbalance: admin.audit_log: not supported yet"],
+            self.refuse('[admin]\naudit_log = "audit.log"\n'),
         )
 
     def test_not_toml(self) -> None:
