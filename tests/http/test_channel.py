@@ -131,6 +131,40 @@ class KeepAliveTests(HttpTestCase):
         )
         self.assertEqual(server.take(), b"")
 
+    def test_retire(self) -> None:
+        """
+        A listener that retires closes nobody: the next answer says that it is
+        the last one.
+        """
+        world = self.world()
+        idle = world.client()
+        client, server, _ = world.request(GET)
+        world.listener.retire()
+        server.send(OK)
+        last = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+        self.assertEqual(client.await_end(), last)
+        self.assertFalse(idle.over)
+        idle.send(GET)
+        server.send(OK)
+        self.assertEqual(idle.await_end(), last)
+
+    def test_retire_too_late(self) -> None:
+        """
+        An answer that has begun cannot say so any more: the connection stays
+        for one more, or that request would be lost.
+        """
+        world = self.world()
+        client, server, _ = world.request(GET)
+        server.send(OK[:-1])
+        self.assertEqual(client.take(), OK[:-1])
+        world.listener.retire()
+        server.send(OK[-1:])
+        self.assertEqual(client.take(), OK[-1:])
+        self.assertFalse(client.over)
+        client.send(GET)
+        server.send(OK)
+        self.assertIn(b"Connection: close", client.await_end())
+
     def test_max_connections(self) -> None:
         """One client too many is closed at once."""
         world = self.world(http={"max_connections": 1})
