@@ -7,7 +7,7 @@ how (L{dynbalance.workers.process}) and what the others do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -192,17 +192,8 @@ class Worker:
         if self._process is not None:
             self._process.wire.tell("reopen")
 
-    # What the process says and does.
-
-    def heard(self, what: str, data: Any, descriptors: Sequence[int]) -> Any:
-        raise NoAnswer(f"{what} is nothing that a worker may say")
-
-    def wire_lost(self) -> None:
-        """A process that has closed its wire can only end."""
-        if self._process is not None:
-            self._process.kill()
-
     def process_ended(self, why: str) -> None:
+        """The process is no more; unless that was ordered, another one follows."""
         self._process = None
         self._on_end(self)
         if self._ended is not None:

@@ -180,13 +180,6 @@ class WorkerTests(TestCase):
         self.assertFalse(self.process.killed)
         self.finish()
 
-    def test_wire_lost(self) -> None:
-        """One that closes its wire cannot be led any more."""
-        self.serve()
-        self.worker.wire_lost()
-        self.assertTrue(self.process.killed)
-        self.finish()
-
     def test_end(self) -> None:
         """It is told to end, and is not started again."""
         self.serve()
