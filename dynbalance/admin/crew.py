@@ -8,15 +8,20 @@ refuses to know how they are asked (L{dynbalance.workers}).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from attrs import astuple, frozen
+from attrs import astuple, field, frozen
 from prometheus_client.metrics_core import Metric
 
 from dynbalance.admin.answers import Answer
+from dynbalance.balancer.latency import BUCKETS
 from dynbalance.balancer.server import Server, State
 
 _WORST_FIRST = list(State)
+
+
+def _whole(numbers: Iterable[int]) -> tuple[int, ...]:
+    return tuple(numbers)
 
 
 @frozen(slots=True)
@@ -29,6 +34,8 @@ class Counted:
     @ivar errors: answers of 500 and above, and attempts that were judged failed.
     @ivar bytes_in: from clients to it.
     @ivar bytes_out: from it to clients.
+    @ivar times: its answers by how long they took; see
+        L{dynbalance.balancer.latency.BOUNDS}.
     """
 
     answers: int = 0
@@ -36,18 +43,20 @@ class Counted:
     errors: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    times: tuple[int, ...] = field(default=(0,) * BUCKETS, converter=_whole)
 
     @classmethod
     def of(cls, server: Server) -> Counted:
         """By this process."""
         errors = server.failures + server.responses[5]
         carried = server.bytes_in, server.bytes_out
-        return cls(sum(server.responses), server.picks, errors, *carried)
+        times = tuple(server.times.counts)
+        return cls(sum(server.responses), server.picks, errors, *carried, times)
 
     @classmethod
     def together(cls, counts: Iterable[Counted]) -> Counted:
         """By all of them."""
-        return cls(*(sum(each) for each in zip(*map(astuple, counts), strict=True)))
+        return cls(*(_sum(each) for each in zip(*map(astuple, counts), strict=True)))
 
 
 @frozen(slots=True, kw_only=True)
@@ -76,6 +85,12 @@ class Live:
             why=server.why_not,
             counted=Counted.of(server),
         )
+
+
+def _sum(each: tuple[Any, ...]) -> Any:
+    if isinstance(each[0], int):
+        return sum(each)
+    return tuple(map(sum, zip(*each, strict=True)))
 
 
 Lives = Mapping[str, Live]

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from dynbalance.balancer.address import Address
+from dynbalance.balancer.latency import Times
 from dynbalance.store.contract import Intent, ServerOrder, ServerRecord
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class Server:
         counts what has no class.
     @ivar bytes_in: bytes from clients to the server.
     @ivar bytes_out: bytes from the server to clients.
+    @ivar times: from the choice to the head of each answer of HTTP.
+    @ivar connects: from the choice to each new connection.
     """
 
     __slots__ = (
@@ -128,6 +131,7 @@ class Server:
         "checked",
         "checked_down",
         "checked_down_at",
+        "connects",
         "current",
         "disabled_reason",
         "down",
@@ -165,6 +169,7 @@ class Server:
         "steps",
         "time",
         "timed_at",
+        "times",
         "usable",
         "weight",
     )
@@ -212,6 +217,8 @@ class Server:
         self.responses = [0, 0, 0, 0, 0, 0]
         self.bytes_in = 0
         self.bytes_out = 0
+        self.times = Times()
+        self.connects = Times()
         self.slot = 0
         self.slow = 1.0
         self.current: float = 0

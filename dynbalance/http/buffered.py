@@ -63,7 +63,7 @@ class BufferedExchange(Exchange):
         self._spooled.end()
         self._state_length()
         # The time for attempts begins with the first.
-        self._begun = self._to.hub.now
+        self._begun = self._chosen = self._to.hub.now
         if self._awaited:
             self.start()
 

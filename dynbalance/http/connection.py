@@ -85,6 +85,7 @@ class ServerConnection(Protocol):
         """@param timeout: seconds until it is given up."""
         upstream = self.upstream
         self._target = target
+        self.born = upstream.deadlines.now()
         upstream.deadlines.set(self, timeout)
         if upstream.reach.tls is None:
             self._dial = Dial(upstream.hub, self)
@@ -109,7 +110,7 @@ class ServerConnection(Protocol):
     def _begin(self) -> None:
         assert self.exchange is not None
         self._dial = None
-        self.born = self.upstream.deadlines.now()
+        self.server.connects.note(self.upstream.deadlines.now() - self.born)
         # It pauses whoever sends when the server takes no more.
         self.transport.registerProducer(self, True)
         self.exchange.connected(self)

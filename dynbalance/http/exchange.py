@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 from dynbalance.balancer.attempts import Cause, Sent, failure_status
 from dynbalance.balancer.place import Place
 from dynbalance.balancer.strict import StrictUpstream
+from dynbalance.http.answering import Answering
 from dynbalance.http.connection import ServerConnection
 from dynbalance.http.front import Attempt
 from dynbalance.http.requestbody import RequestBody
 from dynbalance.http.tries import Tries
-from dynbalance.http.tunnel import Tunnel
 from dynbalance.log import Logger
 from dynbalance.net.dial import Target
 
@@ -31,11 +31,10 @@ if TYPE_CHECKING:
     from dynbalance.balancer.lease import Lease
     from dynbalance.http.front import Front
     from dynbalance.http.request import RequestHead
-    from dynbalance.http.response import ResponseHead
     from dynbalance.http.upstream import HttpUpstream
 
 
-class Exchange(Tunnel):
+class Exchange(Answering):
     """
     @param front: the client's side.
     @param to: the upstream.
@@ -49,8 +48,7 @@ class Exchange(Tunnel):
     """
 
     __slots__ = (
-        "_again", "_begun", "_choosing", "_chosen", "_over", "_tries", "_waits_for",
-        "key", "no_body",
+        "_again", "_begun", "_choosing", "_over", "_tries", "_waits_for", "key", "no_body",
     )
 
     _log = Logger()
@@ -74,7 +72,7 @@ class Exchange(Tunnel):
         self._waits_for: Deferred[Any] | IDelayedCall | Place | None = None
         # From the first failure on.
         self._tries: Tries | None = None
-        self._begun = to.hub.now
+        self._begun = self._chosen = to.hub.now
         to.budget.requests += 1
         self._choosing = False
         self._again = False
@@ -144,7 +142,7 @@ class Exchange(Tunnel):
             if lease is None:
                 self._wait_in_line()
                 return
-        if to.looks:
+        if to.looks or tries is not None:
             self._chosen = to.deadlines.now()
         server = lease.server
         if self.attempts is not None:
@@ -184,6 +182,7 @@ class Exchange(Tunnel):
     def slot_granted(self, lease: Lease) -> None:
         self._waits_for = None
         self._lease = lease
+        self._chosen = self._to.deadlines.now()
         self.start()
 
     def waited_in_vain(self) -> None:
@@ -231,71 +230,6 @@ class Exchange(Tunnel):
             self.resume_request()
 
     # From the server's connection
-
-    def informational(self, head: ResponseHead) -> None:
-        """A 1xx; 100 ends here, since whoever asked for it had one from us."""
-        if head.status != 100:
-            self._front.informational(head)
-
-    def respond(self, head: ResponseHead, length: int, data: bytes, at: int, last: bool) -> None:
-        assert self._lease is not None
-        server = self._lease.server
-        server.responses[head.status // 100 if head.status < 600 else 0] += 1
-        server.bytes_out += len(data)
-        if self.attempts:
-            self.attempts[-1].header = self._to.deadlines.now()
-            self.attempts[-1].status = head.status
-        if self._to.looks:
-            shown = self._look(head)
-            if shown is None:
-                return
-            head = shown
-        self._responding = True
-        if server.fails:
-            self._works(server)
-        self._front.respond(head, length, data, at, last)
-
-    def _look(self, head: ResponseHead) -> ResponseHead | None:
-        """
-        @return: what the client gets to see; C{None} when that is nothing,
-            because another server is asked instead.
-        """
-        to, lease = self._to, self._lease
-        assert lease is not None
-        if to.upstream.wants_times:
-            seconds = to.deadlines.now() - self._chosen
-            to.upstream.answered(lease.server, seconds, head.status >= 500)
-        if head.status in to.retried and self._discard(head.status):
-            return None
-        return head if to.sticky is None else to.sticky.marked(self.head, head, lease.server)
-
-    def _discard(self, status: int) -> bool:
-        """
-        Ask another server instead of passing on an answer with this status.
-
-        @return: whether that may be; if not, the answer is still here.
-        """
-        cause, connection, lease = Cause.of_status(status), self._connection, self._lease
-        assert cause is not None and connection is not None and lease is not None
-        if not self._may_retry(cause, Sent.SOMETHING):
-            return False
-        self._connection = None
-        connection.abort()
-        self._settle(cause.value)
-        self._counted_tries.judge(lease.server, cause, f"it answered {status}")
-        self._try_again()
-        return True
-
-    def response_body(self, data: bytes, last: bool) -> None:
-        assert self._lease is not None
-        self._lease.server.bytes_out += len(data)
-        self._front.response_body(data, last)
-
-    def passed(self, size: int) -> None:
-        """So many bytes of the body went to the client beside this."""
-        assert self._lease is not None
-        self._lease.server.bytes_out += size
-        self._front.passed(size)
 
     def ended(self) -> None:
         """The server's part is over."""

@@ -76,6 +76,8 @@ class ReverseProxyResource(Resource):
             answer_with(web, 501 if head.upgrade else 413)
             web.finish()
         else:
+            # The request did not come by the hub, which may have slept.
+            self.to.hub.now = self.to.deadlines.now()
             relayed = Relayed(web)
             relayed.start(self._exchange(relayed, head, web), size > 0)
         return NOT_DONE_YET

@@ -270,8 +270,10 @@ class Session:
         self._dial = None
         self._tried = ()
         self._judge(lease.server, failed=False)
+        now = self.listener.deadlines.now()
+        lease.server.connects.note(now - self._chosen)
         if self.attempts:
-            self.attempts[-1].connected = self.listener.deadlines.now()
+            self.attempts[-1].connected = now
         self.listener.deadlines.set(self, self.options.timeout)
 
     def dial_failed(self, reason: ConnectError) -> None:
