@@ -129,7 +129,10 @@ def _opened(want: Wanted, given: Inherited | None, problems: list[str]) -> OpenP
         return serverFromString(want.reactor, want.text).listen(door)
 
     def failed(failure: Any) -> None:
-        problems.append(f"{want.option}.listen: {want.text}: {failure.getErrorMessage()}")
+        why = failure.getErrorMessage()
+        if want.text.startswith("systemd:") and failure.check(LookupError):
+            why = "systemd has opened no such socket for this process"
+        problems.append(f"{want.option}.listen: {want.text}: {why}")
 
     maybeDeferred(listen).addCallbacks(ports.append, failed)
     if not ports:

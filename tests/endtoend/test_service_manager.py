@@ -9,12 +9,26 @@ import os
 import pathlib
 import signal
 import socket
+import sys
 
-from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import ROOT, EndToEndCase, ask, run
+from tests.endtoend.daemon import TWISTD, Daemon, endpoint
+from tests.endtoend.harness import LOOPBACK, ROOT, EndToEndCase, ask, free_port, run
 
 BEATS = 100
 UNIT = ROOT / "etc" / "dynbalance.service"
+
+
+ACTIVATED = f"""
+import os, socket
+skt = socket.socket()
+skt.bind(("{LOOPBACK}", {{port}}))
+skt.listen(100)
+os.dup2(skt.fileno(), 3)
+os.environ |= {{{{"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"}}}}
+from twisted.scripts.twistd import run
+run()
+"""
+"""What systemd does before it starts a service with a socket."""
 
 
 class Manager:
@@ -76,6 +90,49 @@ class NotifyTests(EndToEndCase):
         daemon = Daemon(self, environment={"NOTIFY_SOCKET": where})
         self.assertEqual(200, ask(daemon.admin, "/healthz").status)
         self.assertEqual(1, daemon.process.log().count("does not hear"))
+
+
+class SocketTests(EndToEndCase):
+    """Sockets that systemd has opened."""
+
+    def test_reloads_and_takeover(self) -> None:
+        """
+        One that the file names no more is kept for when it names it again, and a
+        new process is given it as any other.
+        """
+        port, other, admin = free_port(), free_port(), free_port()
+        lent, own = "systemd:domain=INET:name=http", endpoint(other)
+        place = pathlib.Path(self.directory("activated"))
+        file = place / "dynbalance.toml"
+
+        def write(listen: str) -> None:
+            file.write_text(f"""
+                store.url = "memory:"
+                http = [{{ listen = "{listen}" }}]
+                upstreams.default.servers = [{{ address = "{LOOPBACK}:{admin}" }}]
+                admin = {{ listen = "{endpoint(admin)}" }}
+            """)
+
+        write(lent)
+        rest = ["-n", "--pidfile=", "dynbalance", "-c", file.name]
+        first = self.start(
+            "activated", [sys.executable, "-c", ACTIVATED.format(port=port), *rest], str(place)
+        )
+        first.until(lambda: "serves as" in first.log(), "serves")
+        for listen, where in ((own, other), (lent, port)):
+            write(listen)
+            followed = first.log().count("is followed")
+            first.signal(signal.SIGHUP)
+            first.until(lambda n=followed: first.log().count("is followed") > n, "reloads")
+            self.assertEqual(200, ask(where, "/healthz").status)
+        second = self.start("second", [*TWISTD, *rest], str(place))
+        second.until(lambda: "serves as" in second.log(), "serves")
+        self.assertEqual(0, first.wait())
+        self.assertEqual(200, ask(port, "/healthz").status)
+        self.assertEqual(0, second.stop())
+        third = self.start("third", [*TWISTD, *rest], str(place))
+        self.assertEqual(1, third.wait())
+        self.assertIn("systemd has opened no such socket", third.log())
 
 
 class UnitTests(EndToEndCase):
