@@ -34,5 +34,7 @@ def needing_restart(before: Config, after: Config) -> list[str]:
     if before.demo and before.admin.listen != after.admin.listen:
         # Its servers call there.
         paths.append("admin.listen")
+    if before.demo and after.admin.tls is not None:
+        paths.append("admin.tls")
     return [f"{path}: needs a restart to change" for path in paths]
 

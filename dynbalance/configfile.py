@@ -30,7 +30,6 @@ from dynbalance.balancer.address import Address
 from dynbalance.config import Config, Network, OptionError, StoreUrl, UpstreamName
 from dynbalance.config.ranges import NAME
 from dynbalance.config.rules import Path, Problem, broken_rules, shown
-from dynbalance.config.support import unsupported
 from dynbalance.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -88,7 +87,7 @@ def build(document: Document) -> Config:
     except BaseValidationError as error:
         problems.extend(_problems(error, ()))
     at_fault = {path for path, _ in problems}
-    for path, text in (*broken_rules(document), *unsupported(document)):
+    for path, text in broken_rules(document):
         if path not in at_fault:
             problems.append((path, text))
     if config is None or problems:

@@ -116,13 +116,22 @@ class _DemoServer:
     _log = Logger()
 
     def __init__(
-        self, name: str, port: IListeningPort, agent: Agent, admin: str, clock: IReactorTime
+        self,
+        name: str,
+        port: IListeningPort,
+        agent: Agent,
+        admin: str,
+        clock: IReactorTime,
+        token: str,
     ) -> None:
         self._name = name
         self._clock = clock
         self._port = port
         self._agent = agent
         self._admin = admin
+        self._headers = {b"content-type": [b"application/x-www-form-urlencoded"]}
+        if token:
+            self._headers[b"authorization"] = [b"Bearer " + token.encode("ascii")]
         self._well: bool | None = None
 
     @property
@@ -171,7 +180,7 @@ class _DemoServer:
         asked = self._agent.request(
             b"POST",
             f"{self._admin}/upstream/{what}".encode("ascii"),
-            Headers({b"content-type": [b"application/x-www-form-urlencoded"]}),
+            Headers(self._headers),
             _Form({"host": LOOPBACK, "port": self.port}),
         )
         response = await asked
@@ -184,10 +193,13 @@ class _DemoServer:
 class DemoServers:
     """The three of them."""
 
-    def __init__(self, reactor: IReactorTCP, admin: str, interval: float) -> None:
+    def __init__(
+        self, reactor: IReactorTCP, admin: str, interval: float, token: str = ""
+    ) -> None:
         """
         @param admin: the admin API's URL without a path: C{http://host:port}.
         @param interval: seconds from one heartbeat to the next.
+        @param token: to show to the API; empty for none.
         """
         self._reactor = reactor
         # Kept connections: twisted.web logs each new one.
@@ -196,6 +208,7 @@ class DemoServers:
         self._agent = Agent(reactor, connectTimeout=ADMIN_PATIENCE, pool=self._pool)
         self._admin = admin.rstrip("/")
         self._interval = interval
+        self._token = token
         self._servers: list[_DemoServer] = []
         self._beats = LoopingCall(self._beat)
         self._beats.clock = IReactorTime(reactor)
@@ -218,7 +231,8 @@ class DemoServers:
         for name in NAMES:
             endpoint = TCP4ServerEndpoint(self._reactor, 0, interface=LOOPBACK)
             port = await endpoint.listen(_QuietSite(_Greeting(name), self._reactor))
-            self._servers.append(_DemoServer(name, port, self._agent, self._admin, clock))
+            server = _DemoServer(name, port, self._agent, self._admin, clock, self._token)
+            self._servers.append(server)
         self._beats.start(self._interval)
 
     def stop(self) -> Deferred[None]:

@@ -9,6 +9,7 @@ Refuses to know what is built from it.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,10 +18,18 @@ from attrs import frozen
 
 from dynbalance.accesslog import LogFile, LogFiles
 from dynbalance.balancer.hookload import load_hook
-from dynbalance.config import Config, HttpConfig, StreamConfig, UpstreamConfig
+from dynbalance.config import (
+    Config,
+    HttpConfig,
+    JwtConfig,
+    ListenerTlsConfig,
+    StreamConfig,
+    UpstreamConfig,
+)
 from dynbalance.entrance import noted, reread_all
 from dynbalance.errors import BadHook, ConfigError
 from dynbalance.http.spool import Spool
+from dynbalance.jwtkeys import BadKey, Key, key_of, keys_of
 from dynbalance.net.reach import Reach
 from dynbalance.net.tls import ServerTls, Swap, nothing_to_swap
 
@@ -34,7 +43,9 @@ class Materials:
     @ivar hooks: the balancer hooks of those upstreams that have one.
     @ivar tls: who a listener is in TLS, by the path of its table; only where
         it speaks TLS.
-    @ivar logs: the access logs by what the configuration calls them.
+    @ivar logs: the access logs and the audit log by what the configuration
+        calls them.
+    @ivar jwt_keys: that tokens signed for the admin API are checked with.
     @ivar spool: where requests' bodies may be kept.
     @ivar swap: to be called when nothing has failed: what was had before and
         is still wanted then goes by the certificates and keys of now.
@@ -44,6 +55,7 @@ class Materials:
     hooks: dict[str, Callable[..., Any]]
     tls: dict[str, ServerTls]
     logs: dict[str, LogFile]
+    jwt_keys: tuple[Key, ...]
     spool: Spool
     swap: Swap
 
@@ -63,6 +75,7 @@ class Materials:
             hooks=_hooks(config, problems),
             tls=_tls(config, kept, problems),
             logs=_logs(config, log_files, problems),
+            jwt_keys=_jwt_keys(config.admin.jwt, problems),
             spool=Spool(os.path.join(config.state_dir, "spool")),
             swap=kept.swap(problems),
         )
@@ -82,7 +95,7 @@ class _Kept:
     def __init__(self, config: Config | None = None, had: Materials | None = None) -> None:
         self._config = config
         self._had = had
-        self._tables = dict(tables_of(config)) if config is not None else {}
+        self._tls = dict(_tls_tables(config)) if config is not None else {}
         self._taken: list[Reach | ServerTls] = []
 
     def reach(self, name: str, table: UpstreamConfig) -> Reach | None:
@@ -98,9 +111,8 @@ class _Kept:
         self._taken.append(reach)
         return reach
 
-    def tls(self, path: str, table: ListenerTable) -> ServerTls | None:
-        before = self._tables.get(path)
-        if self._had is None or before is None or before.tls != table.tls:
+    def tls(self, path: str, table: ListenerTlsConfig) -> ServerTls | None:
+        if self._had is None or self._tls.get(path) != table:
             return None
         ours = self._had.tls[path]
         self._taken.append(ours)
@@ -120,6 +132,13 @@ def tables_of(config: Config) -> Iterator[tuple[str, ListenerTable]]:
         yield f"http[{i}]", http
     for i, stream in enumerate(config.stream):
         yield f"stream[{i}]", stream
+
+
+def _tls_tables(config: Config) -> Iterator[tuple[str, ListenerTlsConfig]]:
+    """The TLS tables that there are, by the paths of their listeners' tables."""
+    for path, table in (*tables_of(config), ("admin", config.admin)):
+        if table.tls is not None:
+            yield path, table.tls
 
 
 def _reaches(config: Config, kept: _Kept, problems: list[str]) -> dict[str, Reach]:
@@ -147,13 +166,11 @@ def _hooks(config: Config, problems: list[str]) -> dict[str, Callable[..., Any]]
 
 def _tls(config: Config, kept: _Kept, problems: list[str]) -> dict[str, ServerTls]:
     everyone = {}
-    for path, table in tables_of(config):
-        if table.tls is None:
-            continue
+    for path, table in _tls_tables(config):
         ours = kept.tls(path, table)
         if ours is None:
             with noted(problems):
-                ours = ServerTls.of(table.tls, f"{path}.tls")
+                ours = ServerTls.of(table, f"{path}.tls")
         if ours is not None:
             everyone[path] = ours
     return everyone
@@ -161,11 +178,33 @@ def _tls(config: Config, kept: _Kept, problems: list[str]) -> dict[str, ServerTl
 
 def _logs(config: Config, files: LogFiles, problems: list[str]) -> dict[str, LogFile]:
     logs = {}
-    for path, table in tables_of(config):
-        to = table.access_log
-        if to not in logs and to != "off":
+    wanted = [(f"{path}.access_log", table.access_log) for path, table in tables_of(config)]
+    wanted = [(option, to) for option, to in wanted if to != "off"]
+    if config.admin.audit_log:
+        wanted.append(("admin.audit_log", config.admin.audit_log))
+    for option, to in wanted:
+        if to not in logs:
             try:
                 logs[to] = files.open(to)
             except OSError as failed:
-                problems.append(f"{path}.access_log: {to}: {failed.strerror}")
+                problems.append(f"{option}: {to}: {failed.strerror}")
     return logs
+
+
+def _jwt_keys(settings: JwtConfig | None, problems: list[str]) -> tuple[Key, ...]:
+    if settings is None:
+        return ()
+    if settings.key:
+        return (key_of(settings.key, settings.algorithms),)
+    file = settings.jwks_file
+    try:
+        with open(file, "rb") as opened:
+            return keys_of(json.loads(opened.read()), settings.algorithms)
+    except OSError as failed:
+        why = failed.strerror or str(failed)
+    except BadKey as bad:
+        why = str(bad)
+    except (ValueError, RecursionError):
+        why = "is no JSON"
+    problems.append(f"admin.jwt.jwks_file: {file}: {why}")
+    return ()

@@ -127,8 +127,11 @@ class Node(Service):
         address = prepared.admin.port.getHost()
         if not isinstance(address, IPv4Address):
             raise ConfigError(["--demo: its servers look for admin.listen on an IPv4 address"])
+        if self._config.admin.tls is not None:
+            raise ConfigError(["--demo: its servers speak no TLS, which admin.tls asks for"])
         url = f"http://127.0.0.1:{address.port}"
-        self._demo = DemoServers(self._reactor, url, self._config.heartbeat.ttl / 3)
+        interval, token = self._config.heartbeat.ttl / 3, self.works.admin_side.demo_token
+        self._demo = DemoServers(self._reactor, url, interval, token)
 
     @property
     def pages(self) -> Pages:

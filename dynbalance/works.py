@@ -15,16 +15,13 @@ from typing import Any
 from attrs import frozen
 
 from dynbalance.accesslog import LogFiles
-from dynbalance.admin.api import BODY_LIMIT
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
-from dynbalance.admin.site import AdminSite
-from dynbalance.admin.table import UpstreamApi
+from dynbalance.adminside import AdminSide
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.config import Config
 from dynbalance.duties import Duties
 from dynbalance.errors import ConfigError, StoreUnusable
-from dynbalance.http.mounted import Mount
 from dynbalance.http.upstream import HttpUpstream
 from dynbalance.listening import Ground
 from dynbalance.log import set_level
@@ -74,7 +71,7 @@ class Works:
     """
     @ivar config: that is followed.
     @ivar pages: what is served beside the admin API.
-    @ivar logs: the access logs.
+    @ivar logs: the access logs and the audit log.
     @ivar inherited: see L{dynbalance.service.Node}.
     """
 
@@ -105,8 +102,7 @@ class Works:
         self._taken = taken or {}
         self.logs = LogFiles()
         self._materials: Materials | None = None
-        self.admin: OpenPort | None = None
-        self._site: AdminSite | None = None
+        self.admin_side = AdminSide(reactor, wall, os.urandom)
         self.balancer = Balancer([], reactor.seconds, random)
         try:
             self.store = store_of(config.store, config.state_dir, reactor, claim=not taken)
@@ -173,6 +169,11 @@ class Works:
         return Prepared(config, materials, ports[:listeners], admin)
 
     @property
+    def admin(self) -> OpenPort | None:
+        """The admin API's port."""
+        return self.admin_side.port
+
+    @property
     def ports(self) -> list[OpenPort]:
         """Those that are open."""
         return self.traffic.ports + ([] if self.admin is None else [self.admin])
@@ -219,13 +220,13 @@ class Works:
             self._crew,
             self._way,
         )
-        mount = Mount(ask=UpstreamApi(operations).answer, max_body=BODY_LIMIT)
-        self.traffic.follow(config, prepared.materials, prepared.listeners, mount)
         self.pages = Pages(
             self.balancer, self.membership, lambda: self.traffic.entrances, crew=self._crew
         )
-        if prepared.admin is not None:
-            self._lead_admin(prepared.admin, operations)
+        mount = self.admin_side.follow(
+            config, prepared.materials, operations, self.pages, prepared.admin
+        )
+        self.traffic.follow(config, prepared.materials, prepared.listeners, mount)
         self.duties.follow(config, self.traffic.upstreams)
         # Once: then they are others'.
         self._taken = {}
@@ -234,14 +235,3 @@ class Works:
 
     def _way(self, name: str) -> HttpUpstream | None:
         return self.traffic.upstreams.get(name)
-
-    def _lead_admin(self, port: OpenPort, operations: Operations) -> None:
-        if self._site is None:
-            self._site = AdminSite(operations, self.pages, self._reactor)
-        else:
-            self._site.follow(operations, self.pages)
-        before, self.admin = self.admin, port
-        port.door.lead_to(self._site)
-        port.accept()
-        if before is not None and before is not port:
-            before.close()

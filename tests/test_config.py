@@ -18,6 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.address import Address
 from dynbalance.config import (
+    AdminConfig,
     Config,
     HttpConfig,
     JwtConfig,
@@ -30,7 +31,6 @@ from dynbalance.config import (
     UpstreamConfig,
 )
 from dynbalance.config.endpointtext import EndpointText
-from dynbalance.config.support import SUPPORTED
 from dynbalance.config.template import (
     KEY_VARIABLES,
     TRAFFIC_VARIABLES,
@@ -39,6 +39,7 @@ from dynbalance.config.template import (
 )
 from dynbalance.configfile import build, document_of, parse, read_toml
 from dynbalance.errors import ConfigError
+from dynbalance.hashes import hash_password, hash_token
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -199,7 +200,7 @@ class ParseTests(TestCase):
         )
         self.assertNotIn("s3cr", "\n".join(said))
         url = StoreUrl.parse("redis://u:s3cr@h/0")
-        for value in (url, StoreConfig(url=url), JwtConfig(key="s3cr")):
+        for value in (url, StoreConfig(url=url), JwtConfig(key="s3cr" * 8)):
             self.assertNotIn("s3cr", f"{value!r} {value}")
 
     # A loaded machine is no failure.
@@ -241,6 +242,16 @@ class ParseTests(TestCase):
         except ConfigError as error:
             for problem in error.problems:
                 self.assertRegex(problem, r"\A\S.*: .")
+
+
+GOOD_PASSWORD = hash_password("good")
+GOOD_TOKEN = hash_token("good")
+CREDENTIALS = (
+    f'users = [{{ name = "a", password_hash = "{GOOD_PASSWORD}", role = "read" }}]',
+    f'tokens = [{{ name = "a", token_hash = "{GOOD_TOKEN}", role = "agent" }}]',
+    f'jwt = {{ key = "{"k" * 32}" }}',
+)
+CLIENT_CA = 'tls = { certificate = "c", key = "k", client_ca = "a" }'
 
 
 class RulesTests(TestCase):
@@ -359,25 +370,85 @@ class RulesTests(TestCase):
             self.assertEqual(listen, parse(f'[admin]\nlisten = "{listen}"').admin.listen)
 
     def test_credentials_open_the_admin(self) -> None:
-        """With any kind of credentials only the missing support is left to say."""
-        for line in (
-            'users = [{ name = "a", password_hash = "h", role = "read" }]',
-            'tokens = [{ name = "a", token_hash = "h", role = "agent" }]',
-            'jwt = { key = "k" }',
-            'tls = { certificate = "c", key = "k", client_ca = "a" }',
-        ):
-            option = line.partition(" ")[0]
-            self.assertEqual(
-                [f"admin.{option}: not supported yet"],
-                problems(f'[admin]\nlisten = "tcp:8081"\n{line}'),
-            )
+        """Any kind of credentials will do; those of the API's port, for that port."""
+        for line in (*CREDENTIALS, CLIENT_CA):
+            parse(f'[admin]\nlisten = "tcp:8081"\n{line}')
 
     def test_open_mounted_admin(self) -> None:
-        """The admin API on a traffic port is kept from other machines too."""
-        remedies = "admin.users, admin.tokens, admin.jwt or http[0].tls.client_ca"
-        said = f"http[0].mount_admin: 'tcp:8080' is reachable from other machines; set {remedies}"
-        self.assertEqual([said], problems("[[http]]\nmount_admin = true"))
-        parse('[[http]]\nlisten = "tcp:8080:interface=127.0.0.1"\nmount_admin = true')
+        """
+        The admin API on a traffic port is kept from other machines too, and a
+        certificate that lets a client in there is none for the API.
+        """
+        remedies = "set admin.users, admin.tokens or admin.jwt"
+        said = f"http[0].mount_admin: 'tcp:8080' is reachable from other machines; {remedies}"
+        mounted = "[[http]]\nmount_admin = true"
+        self.assertEqual([said], problems(mounted))
+        self.assertEqual([said], problems(f"{mounted}\n{CLIENT_CA}"))
+        self.assertEqual([said], problems(f"{mounted}\n[admin]\n{CLIENT_CA}"))
+        for line in CREDENTIALS:
+            parse(f"{mounted}\n[admin]\n{line}")
+        here = '[[http]]\nlisten = "tcp:8080:interface=127.0.0.1"\nmount_admin = true'
+        parse(here)
+        said = f"http[0].mount_admin: nobody can show a certificate for admin.tls here; {remedies}"
+        self.assertEqual([said], problems(f"{here}\n[admin]\n{CLIENT_CA}"))
+
+
+class AdminTests(TestCase):
+    """The tables of who may see and order what."""
+
+    def test_mistakes_have_their_places(self) -> None:
+        """What is of no use is named by its path, and secrets are not repeated."""
+        user = 'users = [{{ name = "a", password_hash = "{}", role = "{}" }}]'
+        token = 'tokens = [{{ name = "a", token_hash = "{}", role = "read", hosts = {} }}]'
+        argon2i = GOOD_PASSWORD.replace("argon2id", "argon2i")
+        hash_wanted = "is not a hash by argon2id, as dynbalancectl hash-password makes it"
+        for line, said in {
+            user.format("s3cret", "read"): f"users[0].password_hash: {hash_wanted}",
+            user.format(argon2i, "read"): f"users[0].password_hash: {hash_wanted}",
+            user.format(GOOD_PASSWORD, "root"): (
+                "users[0].role: 'root' is not one of read, agent, admin"
+            ),
+            token.format("s3cret", "[]"): (
+                "tokens[0].token_hash: is not sha256:HEX, as dynbalancectl token prints it"
+            ),
+            token.format(GOOD_TOKEN, '["a b"]'): (
+                "tokens[0].hosts: 'a b' is not a host name or an IP address"
+            ),
+            'allow = ["10.0.0.1/8"]': "allow[0]: 10.0.0.1/8 has host bits set",
+            'jwt = { key = "s3cret" }': "jwt.key: is shorter than the 32 bytes that HS256 needs",
+            f'jwt = {{ key = "{"s3cret" * 8}", algorithms = ["RS256"] }}': (
+                "jwt.key: is no public key in PEM form"
+            ),
+            f'jwt = {{ key = "{"s3cret" * 8}", algorithms = ["HS256", "ES256"] }}': (
+                "jwt.key: one key cannot be both a secret (HS) and public (the other algorithms)"
+            ),
+            'jwt = { key = "s3cret", algorithms = ["none"] }': "jwt.algorithms: 'none' is not one",
+            "jwt = { algorithms = [] }": "jwt.key: set either key or jwks_file",
+            'tls = { certificate = "c", key = "k", client_role = "read" }': (
+                "tls.client_role: there is no client_ca whose certificates have it"
+            ),
+        }.items():
+            found = problems(f"[admin]\n{line}")
+            self.assertEqual(1, len(found), found)
+            self.assertTrue(found[0].startswith(f"admin.{said}"), found)
+            self.assertNotIn("s3cret", found[0])
+
+    def test_names_stand_once(self) -> None:
+        """Two users, or two tokens, of one name are a mistake."""
+        one = f'{{ name = "a", token_hash = "{GOOD_TOKEN}", role = "read" }}'
+        self.assertEqual(
+            ["admin.tokens: two of them are named 'a'"],
+            problems(f"[admin]\ntokens = [{one}, {one}]"),
+        )
+
+    def test_certificate_alone(self) -> None:
+        """A client's certificate is enough where nothing else is asked for, or by its role."""
+        self.assertEqual("", AdminConfig().client_role)
+        self.assertEqual("admin", parse(f"[admin]\n{CLIENT_CA}").admin.client_role)
+        both = f"[admin]\n{CLIENT_CA}\n{CREDENTIALS[0]}"
+        self.assertEqual("", parse(both).admin.client_role)
+        both = both.replace(" }\n", ', client_role = "read" }\n', 1)
+        self.assertEqual("read", parse(both).admin.client_role)
 
 
 class CertificateTests(TestCase):
@@ -454,27 +525,6 @@ class DocumentTests(TestCase):
         """None of a kind stays none."""
         config = parse("[[http]]")
         self.assertEqual((), build(document_of(config)).stream)
-
-
-class SupportTests(TestCase):
-    """Options whose feature does not work yet."""
-
-    def test_refused(self) -> None:
-        """A value that does not work yet is refused, its default is not."""
-        cases = {
-            "[admin]\nrate_limit = { rate = 1 }": "admin.rate_limit",
-        }
-        for text, path in cases.items():
-            self.assertEqual([f"{path}: not supported yet"], problems(text), text)
-
-    def test_every_pattern_names_an_option(self) -> None:
-        """No line of the table is about an option that there is not."""
-        for pattern in SUPPORTED:
-            cls: Any = Config
-            for step in pattern.split("."):
-                if step not in ("*", "[]"):
-                    self.assertIn(step, attrs.fields_dict(cls), pattern)
-                    cls = inner_class(get_type_hints(cls)[step]) or cls
 
 
 class StoreUrlTests(TestCase):
@@ -703,18 +753,3 @@ class ExampleTests(TestCase):
             if default is not attrs.NOTHING:
                 self.assertEqual(default, shown[option], option)
                 self.assertIs(type(default), type(shown[option]), option)
-
-    def test_marks_what_is_refused(self) -> None:
-        """Whole options that are refused are marked so, and only those."""
-        marked = set()
-        table = ""
-        for block in EXAMPLE.read_text().split("\n\n"):
-            if header := re.search(r"^\[+([\w.]+)\]+$", block, re.MULTILINE):
-                table = header[1]
-            option = re.search(r"^#?(\w+) = ", block, re.MULTILINE)
-            if option and "(not supported yet)" in block:
-                marked.add(f"{table}.{option[1]}".lstrip("."))
-        listed = {
-            pattern.replace("*", "default").replace(".[]", "") for pattern in SUPPORTED
-        }
-        self.assertEqual(listed, marked)

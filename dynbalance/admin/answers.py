@@ -23,6 +23,8 @@ Json: TypeAlias = (
 
 _NOT_MODIFIED = 304
 
+_NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+
 JSON_TYPE = b"application/json; charset=utf-8"
 
 
@@ -32,12 +34,16 @@ class Refused(DynbalanceError):
 
     @ivar status: what HTTP calls it.
     @ivar message: for a person.
+    @ivar headers: what else the answer says.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.headers = headers
 
 
 @frozen(slots=True)
@@ -112,6 +118,7 @@ def page(answer: Answer, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Page:
 def reply(page: Page) -> Reply:
     """The page with the header fields that all pages have."""
     described: tuple[tuple[bytes, bytes], ...] = ((b"content-type", page.content_type),)
+    has_policy = any(name == b"content-security-policy" for name, _ in page.headers)
     if page.stream is None:
         described += ((b"content-length", b"%d" % len(page.body)),)
     return Reply(
@@ -121,6 +128,9 @@ def reply(page: Page) -> Reply:
             *(() if page.status == _NOT_MODIFIED else described),
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            # What is no page is to be shown as none, and in nobody's frame.
+            *(() if has_policy else (_NO_PAGE,)),
             *page.headers,
         ),
         body=page.body,

@@ -8,11 +8,12 @@ form; refuses to know any single endpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from dynbalance import __version__
 from dynbalance.admin.answers import Json, Page
 from dynbalance.admin.api import Endpoint
+from dynbalance.admin.caller import Role
 from dynbalance.admin.parameters import Parameter
 from dynbalance.admin.scene import Ask
 
@@ -32,16 +33,27 @@ _ANSWER: Json = {
     "additionalProperties": False,
 }
 
+_GUARDED = {
+    "401": "credentials are needed, or are wrong",
+    "403": "the caller may not do this",
+}
+_ALWAYS = {"429": "too many requests from this address"}
 _EVERYWHERE = {"400": "an argument is missing, unknown or wrong"}
 _ABOUT_UPSTREAMS = {
     "404": "no such upstream or server",
     "503": "the store does not answer; nothing was changed",
 }
 _OF_ORDERS = {
-    "403": "a browser's request from another origin",
+    "403": "the caller may not do this, or is a page of another origin",
     "409": "the membership has another revision than If-Match names",
     "413": "a body of more than 1 MiB",
     "415": "a body that is neither a form nor JSON",
+}
+
+_SCHEMES: Json = {
+    "basic": {"type": "http", "scheme": "basic"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "certificate": {"type": "mutualTLS"},
 }
 
 _IF_MATCH: Json = {
@@ -60,10 +72,15 @@ def with_description(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     async def describe(ask: Ask) -> Page:
         return written[0]
 
-    described = (*table, Endpoint(PATH, (b"GET",), None, describe, "Describe the API"))
+    described = (*table, _describing(describe))
     text = json.dumps(document(described), separators=(",", ":"))
     written.append(Page(content_type=b"application/json", body=text.encode("ascii")))
     return described
+
+
+def _describing(describe: Callable[[Ask], Awaitable[Page]]) -> Endpoint:
+    about = "Describe the API"
+    return Endpoint(PATH, (b"GET",), None, describe, about, needs=Role.READ)
 
 
 def document(endpoints: Iterable[Endpoint]) -> Json:
@@ -82,14 +99,18 @@ def document(endpoints: Iterable[Endpoint]) -> Json:
             }
             for endpoint in endpoints
         },
-        "components": {"schemas": {"Answer": _ANSWER}},
+        # Where the API asks for nothing, none of them is needed.
+        "security": [{}, {"basic": []}, {"bearer": []}, {"certificate": []}],
+        "components": {"schemas": {"Answer": _ANSWER}, "securitySchemes": _SCHEMES},
     }
 
 
 def _operation(endpoint: Endpoint, method: bytes) -> Json:
     path = endpoint.path.decode("ascii").strip("/").replace("/", "_").replace(".", "_")
     wanted = endpoint.parameters or ()
+    needs = "everybody" if endpoint.needs is None else f"the role {endpoint.needs.value}"
     operation: dict[str, Json] = {
+        "description": f"For {needs}.",
         "operationId": f"{method.decode('ascii').lower()}_{path or 'dashboard'}",
         "summary": endpoint.about,
         "responses": _responses(endpoint, method),
@@ -133,11 +154,15 @@ def _responses(endpoint: Endpoint, method: bytes) -> Json:
     good: Json = answer if endpoint.produces == _JSON else {endpoint.produces: {}}
     if endpoint.path == PATH:
         good = {_JSON: {"schema": {"type": "object"}}}
-    refusals: dict[str, str] = {}
+    refusals = dict(_ALWAYS)
+    if endpoint.needs is not None:
+        refusals |= _GUARDED
+    else:
+        refusals["403"] = "requests from this address or by this host name are refused"
     if endpoint.parameters is not None:
-        refusals = {**_EVERYWHERE, **_ABOUT_UPSTREAMS}
+        refusals |= {**_EVERYWHERE, **_ABOUT_UPSTREAMS}
     elif endpoint.may_fail:
-        refusals = {"503": "not now; the answer says why"}
+        refusals["503"] = "not now; the answer says why"
     if method == b"POST":
         refusals |= _OF_ORDERS
     told: dict[str, Json] = {"200": {"description": "done", "content": good}}

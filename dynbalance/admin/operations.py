@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dynbalance.admin import parameters as p
 from dynbalance.admin.answers import Answer, Refused
+from dynbalance.admin.caller import Role
 from dynbalance.admin.crew import Crew
 from dynbalance.admin.explaining import Explaining, Ways, no_way
+from dynbalance.admin.guard import require
 from dynbalance.admin.scene import Ask, Scene, Target
 from dynbalance.admin.views import Listing, moment, server_fields
 from dynbalance.balancer.balancer import Balancer
@@ -149,6 +151,7 @@ class Operations:
             if seconds and then is Then.STAY:
                 then = Then.DISABLE
             return await self._drain(target, ask, Drain(seconds=seconds, then=then))
+        require(ask.caller, Role.ADMIN, intent.value)
         if seconds or then is not Then.STAY:
             raise Refused(400, "Invalid action. deadline and then are for drain")
         record = await self.scene.store.set_intent(

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import json
 import re
 from collections.abc import Callable, Iterable
 from importlib import resources
@@ -18,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from dynbalance.admin.answers import Answer, Json, Page
 from dynbalance.admin.api import Endpoint
+from dynbalance.admin.caller import Role
 from dynbalance.admin.crew import Crew
 from dynbalance.admin.metrics import Door, Metrics, no_doors
 from dynbalance.admin.scene import Ask
@@ -44,20 +43,42 @@ class Pages:
         self._balancer = balancer
         self._crew = crew
         self._metrics = Metrics(balancer, membership, doors, crew)
-        self._dashboard = _dashboard(balancer)
+        self._dashboard = _dashboard()
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         get = (b"GET",)
+        read = Role.READ
         return (
             Endpoint(
-                b"/", get, None, self.dashboard, "Show the dashboard", produces="text/html"
+                b"/",
+                get,
+                None,
+                self.dashboard,
+                "Show the dashboard",
+                # It holds nothing of ours, and asks for what it shows.
+                needs=None,
+                produces="text/html",
             ),
             Endpoint(
-                b"/metrics", get, None, self.metrics, "Tell Prometheus", produces="text/plain"
+                b"/metrics",
+                get,
+                None,
+                self.metrics,
+                "Tell Prometheus",
+                needs=read,
+                produces="text/plain",
             ),
-            Endpoint(b"/healthz", get, None, self.healthz, "Answer while the process lives"),
             Endpoint(
-                b"/readyz", get, None, self.readyz, "Say whether there is a server", may_fail=True
+                b"/healthz", get, None, self.healthz, "Answer while the process lives", needs=None
+            ),
+            Endpoint(
+                b"/readyz",
+                get,
+                None,
+                self.readyz,
+                "Say whether there is a server",
+                needs=read,
+                may_fail=True,
             ),
         )
 
@@ -91,11 +112,9 @@ class Pages:
         return Answer("No upstream has a usable server", data, status=503)
 
 
-def _dashboard(balancer: Balancer) -> Page:
-    """The page with the upstreams' names in it, and what it may do."""
-    raw = resources.files(__package__).joinpath("dashboard.html").read_bytes()
-    names = html.escape(json.dumps(list(balancer.upstreams)), quote=True)
-    body = raw.replace(b"{upstreams}", names.encode("ascii"))
+def _dashboard() -> Page:
+    """The page, and what it may do."""
+    body = resources.files(__package__).joinpath("dashboard.html").read_bytes()
     policy = (
         "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none';"
         f" form-action 'none'; frame-ancestors 'none'; script-src {_sources(b'script', body)};"
@@ -104,10 +123,7 @@ def _dashboard(balancer: Balancer) -> Page:
     return Page(
         content_type=b"text/html; charset=utf-8",
         body=body,
-        headers=(
-            (b"content-security-policy", policy.encode("ascii")),
-            (b"referrer-policy", b"no-referrer"),
-        ),
+        headers=((b"content-security-policy", policy.encode("ascii")),),
     )
 
 

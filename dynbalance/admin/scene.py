@@ -15,6 +15,7 @@ from dynbalance.admin.caller import Caller
 from dynbalance.admin.conditions import has_seen
 from dynbalance.admin.crew import Crew, Live, Lives
 from dynbalance.admin.fields import brief
+from dynbalance.admin.guard import refuse_others
 from dynbalance.balancer.address import Address
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.balancer.server import Server
@@ -112,7 +113,7 @@ class Scene:
             raise Refused(404, f"Unknown upstream: {brief(name)}") from None
 
     def target(self, ask: Ask) -> Target:
-        """@raise Refused: the request names no server."""
+        """@raise Refused: the request names no server, or one that is not the caller's."""
         upstream = self.upstream(ask)
         host, port = ask.arguments[p.HOST] or ask.caller.address, ask.arguments[p.PORT]
         if not host:
@@ -121,6 +122,7 @@ class Scene:
             address = Address.of(host, port)
         except BadAddress as error:
             raise Refused(400, f"Invalid host: {error}") from None
+        refuse_others(ask.caller, address.host)
         key = str(address)
         # Servers that others wrote into the store keep the name they have.
         given = f"{host}:{port}"

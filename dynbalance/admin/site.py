@@ -17,11 +17,14 @@ from zope.interface import implementer
 
 from dynbalance.admin.answers import Reply, page, reply
 from dynbalance.admin.api import BODY_LIMIT, TOO_LARGE, Api
+from dynbalance.admin.certificate import certificate_of
 from dynbalance.admin.feed import Feed, Stream
+from dynbalance.admin.guard import OPEN, Guard
 from dynbalance.admin.openapi import with_description
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.table import UpstreamApi
+from dynbalance.admin.trail import NO_TRAIL, Trail
 
 IDLE = 60.0
 """Seconds of silence after which a connection is closed."""
@@ -53,6 +56,7 @@ class ApiResource(Resource):
             request.content.read() if request.content else b"",
             request.getHeader,
             getattr(request.getClientAddress(), "host", ""),
+            certificate_of(request.channel.transport),
         )
         _Answering(request, asked)
         return NOT_DONE_YET
@@ -79,8 +83,10 @@ class _Answering:
         request = self._request
         request.setHeader(b"server", b"dynbalance")
         request.setResponseCode(reply.status)
+        for name, _ in reply.headers:
+            request.responseHeaders.removeHeader(name)
         for name, value in reply.headers:
-            request.setHeader(name, value)
+            request.responseHeaders.addRawHeader(name, value)
         if reply.stream is not None and request.method != b"HEAD":
             Listening(request, reply.stream)
             return
@@ -201,24 +207,43 @@ class AdminSite(Site):
     displayTracebacks = False
     noisy = False
 
-    def __init__(self, operations: Operations, pages: Pages, reactor: IReactorTime) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        pages: Pages,
+        reactor: IReactorTime,
+        guard: Guard = OPEN,
+        trail: Trail = NO_TRAIL,
+    ) -> None:
         self._feed = Feed(operations.scene, reactor)
+        self._guard = guard
         Site.__init__(
             self,
-            self._resource(operations, pages),
+            self._resource(operations, pages, trail),
             requestFactory=AdminRequest,
             timeout=IDLE,
             reactor=reactor,
         )
 
-    def follow(self, operations: Operations, pages: Pages) -> None:
-        """Let these answer from now on, also those who are connected."""
-        self.resource = self._resource(operations, pages)
+    def acceptableProtocols(self) -> list[bytes]:
+        """For ALPN: L{AdminRequest} speaks no HTTP/2."""
+        return [b"http/1.1"]
 
-    def _resource(self, operations: Operations, pages: Pages) -> Resource:
+    def follow(self, operations: Operations, pages: Pages, guard: Guard, trail: Trail) -> None:
+        """
+        Let these answer from now on, also those who are connected.  Who listens
+        to events was let in by the guard before: they have to come again where
+        there is another.
+        """
+        if guard is not self._guard:
+            self._guard = guard
+            self._feed.stop()
+        self.resource = self._resource(operations, pages, trail)
+
+    def _resource(self, operations: Operations, pages: Pages, trail: Trail) -> Resource:
         upstream_api = UpstreamApi(operations, self._feed)
         table = with_description((*upstream_api.endpoints, *pages.endpoints()))
-        return ApiResource(Api(table))
+        return ApiResource(Api(table, self._guard, trail))
 
     def stopFactory(self) -> None:
         """Nobody can come any more; who listens is let go."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 from dynbalance.admin import parameters as p
 from dynbalance.admin.api import Api, Endpoint
 from dynbalance.admin.backup import Backups
+from dynbalance.admin.caller import Role
 from dynbalance.admin.explaining import Explaining
 from dynbalance.admin.feed import Feed
+from dynbalance.admin.guard import OPEN, Guard
 from dynbalance.admin.happenings import Happenings
 from dynbalance.admin.history import Histories
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.overview import Overview
+from dynbalance.admin.trail import NO_TRAIL, Trail
 
 _GET, _POST, _BOTH = (b"GET",), (b"POST",), (b"GET", b"POST")
 
@@ -35,7 +38,13 @@ _UPDATED = (
 class UpstreamApi(Api):
     """What is served under C{/upstream/}."""
 
-    def __init__(self, operations: Operations, feed: Feed | None = None) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        feed: Feed | None = None,
+        guard: Guard = OPEN,
+        trail: Trail = NO_TRAIL,
+    ) -> None:
         """@param feed: where events can be told; not by the traffic listeners."""
         scene = operations.scene
         super().__init__(
@@ -46,7 +55,9 @@ class UpstreamApi(Api):
                 *_backups(Backups(scene)),
                 _events(Happenings(scene, feed)),
                 _explain(operations.explaining),
-            )
+            ),
+            guard,
+            trail,
         )
 
 
@@ -59,6 +70,7 @@ def _servers(operations: Operations) -> tuple[Endpoint, ...]:
             (*_SERVER, *_ADDED),
             operations.add,
             "Register a server",
+            needs=Role.AGENT,
         ),
         Endpoint(
             b"/upstream/update",
@@ -66,6 +78,7 @@ def _servers(operations: Operations) -> tuple[Endpoint, ...]:
             (*_SERVER, *_UPDATED),
             operations.update,
             "Change what is ordered of a server while it serves",
+            needs=Role.ADMIN,
         ),
         Endpoint(
             b"/upstream/remove",
@@ -73,6 +86,7 @@ def _servers(operations: Operations) -> tuple[Endpoint, ...]:
             (*_SERVER, p.DRAIN),
             operations.remove,
             "Remove a server, at once or when it has drained",
+            needs=Role.AGENT,
         ),
         Endpoint(
             b"/upstream/toggle",
@@ -80,6 +94,7 @@ def _servers(operations: Operations) -> tuple[Endpoint, ...]:
             (*_SERVER, p.ACTION, p.DEADLINE, p.THEN),
             operations.toggle,
             "Enable, disable or drain a server",
+            needs=Role.AGENT,
         ),
         Endpoint(
             b"/upstream/refresh",
@@ -87,6 +102,8 @@ def _servers(operations: Operations) -> tuple[Endpoint, ...]:
             (*_SERVER, p.NEW_WEIGHT, p.DRAINING),
             operations.refresh,
             "Send a server's heartbeat",
+            needs=Role.AGENT,
+            is_routine=True,
         ),
     )
 
@@ -94,7 +111,14 @@ def _servers(operations: Operations) -> tuple[Endpoint, ...]:
 def _upstreams(operations: Operations, overview: Overview) -> tuple[Endpoint, ...]:
     """What is about all servers of an upstream."""
     return (
-        Endpoint(b"/upstream/upstreams", _GET, (), overview.upstreams, "List the upstreams"),
+        Endpoint(
+            b"/upstream/upstreams",
+            _GET,
+            (),
+            overview.upstreams,
+            "List the upstreams",
+            needs=Role.READ,
+        ),
         Endpoint(
             b"/upstream/status",
             _GET,
@@ -102,12 +126,23 @@ def _upstreams(operations: Operations, overview: Overview) -> tuple[Endpoint, ..
             operations.status,
             "List the servers of an upstream",
             has_revision=True,
+            needs=Role.READ,
         ),
         Endpoint(
-            b"/upstream/health", _GET, _ONE, operations.health, "Count the servers that are alive"
+            b"/upstream/health",
+            _GET,
+            _ONE,
+            operations.health,
+            "Count the servers that are alive",
+            needs=Role.READ,
         ),
         Endpoint(
-            b"/upstream/reset", _POST, _ONE, operations.reset, "Count the connections anew"
+            b"/upstream/reset",
+            _POST,
+            _ONE,
+            operations.reset,
+            "Count the connections anew",
+            needs=Role.ADMIN,
         ),
         Endpoint(
             b"/upstream/cleanup",
@@ -115,6 +150,7 @@ def _upstreams(operations: Operations, overview: Overview) -> tuple[Endpoint, ..
             _ONE,
             operations.cleanup,
             "Take out the servers that send no heartbeats",
+            needs=Role.ADMIN,
         ),
     )
 
@@ -128,6 +164,7 @@ def _past(histories: Histories) -> tuple[Endpoint, ...]:
             (p.UPSTREAM, p.LIMIT, p.BEFORE, p.ADDRESS),
             histories.history,
             "Tell who changed what, the newest first",
+            needs=Role.READ,
         ),
         Endpoint(
             b"/upstream/rollback",
@@ -135,6 +172,7 @@ def _past(histories: Histories) -> tuple[Endpoint, ...]:
             (p.UPSTREAM, p.REVISION, p.DRY_RUN),
             histories.rollback,
             "Undo all changes made after a revision",
+            needs=Role.ADMIN,
         ),
     )
 
@@ -146,6 +184,7 @@ def _explain(explaining: Explaining) -> Endpoint:
         (p.UPSTREAM, p.URI, p.CLIENT, p.HEADER),
         explaining.explain,
         "Say which server a request would go to, and why not to the others",
+        needs=Role.READ,
     )
 
 
@@ -157,6 +196,7 @@ def _events(happenings: Happenings) -> Endpoint:
         happenings.events,
         "Tell what happens to the servers while it happens",
         produces="text/event-stream",
+        needs=Role.READ,
     )
 
 
@@ -169,6 +209,7 @@ def _backups(backups: Backups) -> tuple[Endpoint, ...]:
             (p.UPSTREAM, p.ALL),
             backups.export,
             "Write down the servers of one or all upstreams",
+            needs=Role.READ,
         ),
         Endpoint(
             b"/upstream/import",
@@ -176,5 +217,6 @@ def _backups(backups: Backups) -> tuple[Endpoint, ...]:
             (p.ONLY, p.DATA, p.DRY_RUN, p.CODE, p.MESSAGE),
             backups.load,
             "Make the servers those of a document",
+            needs=Role.ADMIN,
         ),
     )

@@ -11,6 +11,7 @@ explains every option to its user.
 
 from dynbalance.config.admin import (
     AdminConfig,
+    AdminTlsConfig,
     JwtConfig,
     RateLimitConfig,
     TokenConfig,
@@ -42,6 +43,7 @@ __all__ = [
     "DEFAULT_STATE_DIR",
     "DEFAULT_UPSTREAM",
     "AdminConfig",
+    "AdminTlsConfig",
     "CertificateConfig",
     "Config",
     "HealthCheckConfig",

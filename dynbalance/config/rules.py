@@ -124,18 +124,24 @@ def _open_doors(document: dict[str, object]) -> Iterator[Problem]:
     admin = _table(document.get("admin"))
     if any(admin.get(key) for key in ("users", "tokens", "jwt")):
         return
+    remedies = "admin.users, admin.tokens or admin.jwt"
+    asks_certificates = bool(_table(admin.get("tls")).get("client_ca"))
     for path, endpoint in _listens(document):
         *table, _ = path
-        listener = admin
-        if path[0] == "http":
+        if path[0] == "admin":
+            if not endpoint.is_local and not asks_certificates:
+                said = "admin.users, admin.tokens, admin.jwt or admin.tls.client_ca"
+                yield path, f"{endpoint.text!r} is reachable from other machines; set {said}"
+        elif path[0] == "http":
             listener = dict(_tables(document["http"], "http"))[tuple(table)]
-        if path[0] == "stream" or (path[0] == "http" and listener.get("mount_admin") is not True):
-            continue
-        if endpoint.is_local or _table(listener.get("tls")).get("client_ca"):
-            continue
-        option = path if path[0] == "admin" else (*table, "mount_admin")
-        remedies = f"admin.users, admin.tokens, admin.jwt or {shown((*table, 'tls', 'client_ca'))}"
-        yield option, f"{endpoint.text!r} is reachable from other machines; set {remedies}"
+            if listener.get("mount_admin") is not True:
+                continue
+            option = (*table, "mount_admin")
+            # The certificates that a listener of traffic asks for are for traffic.
+            if not endpoint.is_local:
+                yield option, f"{endpoint.text!r} is reachable from other machines; set {remedies}"
+            elif asks_certificates:
+                yield option, f"nobody can show a certificate for admin.tls here; set {remedies}"
 
 
 def _memory_of_one(document: dict[str, object]) -> Iterator[Problem]:

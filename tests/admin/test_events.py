@@ -341,7 +341,7 @@ class EventsSiteTests(SiteCase):
         await connectProtocol(endpoint, client)
         assert client.transport is not None
         self.addCleanup(client.transport.abortConnection)  # type: ignore[attr-defined]
-        request = f"GET /upstream/events{query} HTTP/1.1\r\nHost: a\r\n{more}\r\n"
+        request = f"GET /upstream/events{query} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"
         client.transport.write(request.encode())
         return client
 

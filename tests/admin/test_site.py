@@ -104,7 +104,7 @@ class SiteTests(SiteCase):
         get = await self.curl(f"{self.url}/upstream/health")
         raw = await self.connect()
         raw.transport.write(
-            b"HEAD /upstream/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            b"HEAD /upstream/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         await raw.closed
         head, _, body = raw.heard.partition(b"\r\n\r\n")
@@ -115,7 +115,7 @@ class SiteTests(SiteCase):
         """A declared length above the limit is refused before any of it is sent."""
         raw = await self.connect()
         raw.transport.write(
-            b"POST /upstream/add HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+            b"POST /upstream/add HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
             b"Content-Length: %d\r\n\r\n" % (BODY_LIMIT + 1)
         )
         await raw.hears(b'"code":413')
@@ -128,7 +128,7 @@ class SiteTests(SiteCase):
         """A body of unknown length is refused where it passes the limit."""
         raw = await self.connect()
         raw.transport.write(
-            b"POST /upstream/add HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"POST /upstream/add HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         raw.transport.write(chunk * 17)
@@ -156,7 +156,7 @@ class SiteTests(SiteCase):
         self.patch(site, "LINGER", 0.2)
         raw = await self.connect()
         raw.transport.write(
-            b"POST /upstream/add HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % 10**12
+            b"POST /upstream/add HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % 10**12
         )
         await raw.hears(b'"code":413')
         raw.transport.write(b"x")
@@ -168,7 +168,7 @@ class SiteTests(SiteCase):
         raw = await self.connect()
         body = b"host=10.0.0.1&port=80"
         raw.transport.write(
-            b"POST /upstream/add HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+            b"POST /upstream/add HTTP/1.1\r\nHost: [::1]\r\nContent-Length: %d\r\n\r\n" % len(body)
             + body
         )
         while "add" not in self.store.calls:

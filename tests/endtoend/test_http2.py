@@ -232,7 +232,7 @@ class Http2Tests(TlsCase):
             self,
             name="impatient",
             http={"keepalive_timeout": 0.5, "client_header_timeout": 0.5, "mount_admin": True},
-            more=listener_tls("http", self.pair),
+            more='hosts = ["a.example"]\n' + listener_tls("http", self.pair),
         )
         self.daemon.add(self.backend.port)
         client, silent = Client(self), Client(self)

@@ -107,13 +107,6 @@ class RefusedTests(CommandCase):
             self.refuse('[upstreams.api]\nservers = [{ address = "127.0.0.1:70000" }]\n'),
         )
 
-    def test_not_supported_yet(self) -> None:
-        """An option whose feature is still to come is refused, not ignored."""
-        self.assertEqual(
-            ["dynbalance: admin.audit_log: not supported yet"],
-            self.refuse('[admin]\naudit_log = "audit.log"\n'),
-        )
-
     def test_not_toml(self) -> None:
         """A file that is no TOML is one mistake."""
         (line,) = self.refuse("listen = [")
