@@ -79,9 +79,6 @@ def work(parent: int) -> None:
     """
     if sys.platform == "linux":
         tie(parent)
-    # The terminal, and whoever signals all processes at once, mean the parent.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
     globalLogBeginner.beginLoggingTo([LineWriter(sys.stderr)], redirectStandardIO=False)
 
     from twisted.internet import reactor as global_reactor
