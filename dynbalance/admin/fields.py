@@ -88,15 +88,15 @@ def _json(raw: bytes, structured: Collection[str]) -> list[tuple[str, str]]:
             parse_float=str,
             parse_constant=str,
         )
+        if not isinstance(document, _Members):
+            raise Refused(400, "Failed to parse request body: not a JSON object")
+        shaped = {name for name, value in document if isinstance(value, list)} & set(structured)
+        # Numbers inside of a value of any shape are numbers, if Python can make them that.
+        plain = json.loads(raw) if shaped else {}
     except (ValueError, RecursionError):
         raise Refused(400, "Failed to parse request body") from None
-    if not isinstance(document, _Members):
-        raise Refused(400, "Failed to parse request body: not a JSON object")
     if len(document) > _MOST:
         raise Refused(400, "Failed to parse request body")
-    shaped = {name for name, value in document if isinstance(value, list)} & set(structured)
-    # Numbers inside of a value of any shape are numbers.
-    plain = json.loads(raw) if shaped else {}
     return [
         (name, json.dumps(plain[name]) if name in shaped else _text(name, value))
         for name, value in document

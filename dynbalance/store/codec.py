@@ -308,7 +308,10 @@ def server(address: str, reply: Sequence[bytes | None]) -> ServerRecord:
 
 
 def _fields(meta: bytes) -> dict[str, object]:
-    fields = json.loads(text(meta))
+    try:
+        fields = json.loads(text(meta))
+    except RecursionError:
+        raise ValueError("too many arrays or objects in each other") from None
     if isinstance(fields, dict):
         return fields
     raise ValueError(f"{type(fields).__name__} in place of a JSON object")
@@ -372,7 +375,7 @@ def _integer(fields: Mapping[str, object], name: str, default: int) -> int:
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             number = math.nan
         if number.is_integer() and number >= 0:
             return int(number)
@@ -383,7 +386,7 @@ def _time(value: object) -> float | None:
     if isinstance(value, (int, float, bytes)) and not isinstance(value, bool):
         try:
             seconds = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         return seconds if math.isfinite(seconds) else None
     return None

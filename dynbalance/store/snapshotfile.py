@@ -23,6 +23,8 @@ from dynbalance.store.contract import ServerRecord, Snapshot
 
 VERSION = 1
 _KIND = "dynbalance snapshot"
+_SENSELESS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What reading lines raises that are JSON and nothing else that they should be."""
 
 CHUNK = 64
 """Lines that are written at once: other threads get their turn after each write."""
@@ -124,7 +126,7 @@ def read(path: str, store: str | None) -> Kept | None:
         raise SnapshotRefused("it is damaged: the checksum is not that of its content")
     try:
         return _kept(body)
-    except (ValueError, TypeError, KeyError) as error:
+    except _SENSELESS as error:
         raise SnapshotRefused(f"it makes no sense: {error!r}") from error
 
 
@@ -169,7 +171,7 @@ def _line(fields: Mapping[str, object]) -> bytes:
 def _fields(line: bytes) -> dict[str, object]:
     try:
         fields = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     return fields if isinstance(fields, dict) else {}
 

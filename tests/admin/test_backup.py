@@ -215,6 +215,7 @@ class ImportTests(BackupCase):
             (b"{}", "Missing required parameter: data"),
             (b'{"data":7}', "data: is not an object; data.upstreams: is not an object"),
             (b'{"data":"{"}', "Invalid data: no JSON"),
+            (b'{"data":[' + b"9" * 5000 + b"]}", "Failed to parse request body"),
             (b'{"data":{}}', "data.upstreams: is not an object"),
             (b'{"data":{"format":"x","upstreams":{}}}', "data.format: is not dynbalance-1"),
             (b'{"data":{"upstreams":{}},"x":1}', "Unknown parameter: x"),

@@ -180,13 +180,15 @@ class TextTests(_Stored):
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
         await self.store.add("default", order(B), "ops")
-        for number, text in enumerate(("{", "", "[]", "7", "null", '{"port":"x"}', "{} {}")):
+        texts = ["{", "", "[]", "7", "null", '{"port":"x"}', "{} {}", "[" * 5000]
+        texts += [f'{{"weight":{"9" * digits}}}' for digits in (400, 5000)]
+        for number, text in enumerate(texts):
             self.put(f"10.0.1.{number}:80", text, age=100.0)
         self.put("no address", "{}")
         for _ in range(2):
             self.assertEqual(B, (await self.only()).order.address)
         logged = [event["address"] for event in events if "address" in event]
-        self.assertEqual(8, len(logged))
+        self.assertEqual(len(texts) + 1, len(logged))
         await self.store.expire("default", 30.0)
         await self.tell("one", {B: 1}, full=True)
         await self.assertFailure(self.store.beat("default", "10.0.1.0:80", True), ServerNotFound)
@@ -210,6 +212,11 @@ class TextTests(_Stored):
                 record.enabled,
             ),
         )
+
+    async def test_long_numbers(self) -> None:
+        """A time that no float can hold is none."""
+        self.put(A, f'{{"created_at":{"9" * 400}}}')
+        self.assertIsNone((await self.only()).created_at)
 
     async def test_weight_zero(self) -> None:
         """The seed used no weights, so that a weight of 0 served."""

@@ -110,6 +110,7 @@ class SnapshotFileTests(Temporary, SynchronousTestCase):
         whole = self.write()
         self.assert_refused(b"", "no snapshot of dynbalance")
         self.assert_refused(b"[]\n\xff", "no snapshot of dynbalance")
+        self.assert_refused(b"[" * 5000, "no snapshot of dynbalance")
         self.assert_refused(whole.replace(b'"version":1', b'"version":2'), "version is 2")
         self.put(whole)
         with self.assertRaisesRegex(SnapshotRefused, "of the store 'redis.*and not of 'other'"):
@@ -121,7 +122,16 @@ class SnapshotFileTests(Temporary, SynchronousTestCase):
         snapshotfile.write(self.path, STORE, {"default": SNAPSHOTS["default"]}, 1.0)
         with open(self.path, "rb") as file:
             lines = file.read().split(b"\n")
-        for wrong in (lines[:2] + lines[3:], [lines[0], b"[]", *lines[2:]]):
+        upstream = b'{"upstream":"a","era":"","revision":%b,"now":1,"unhealthy":%b,"servers":1}'
+        for wrong in (
+            lines[:2] + lines[3:],
+            [lines[0], b"[]", *lines[2:]],
+            [lines[0], b"[" * 5000, *lines[2:]],
+            [lines[0], upstream % (b"1e999", b"{}"), *lines[2:]],
+            [lines[0], upstream % (b"1", b"[]"), *lines[2:]],
+            [lines[0], upstream % (b"1", b"{}"), b"[5,null,{}]", *lines[3:]],
+            [lines[0], upstream % (b"1", b"{}"), b'["a:1",%b,{}]' % (b"9" * 400), *lines[3:]],
+        ):
             body = b"\n".join(wrong[:-2]) + b"\n"
             digest = snapshotfile.hashlib.sha256(body).hexdigest()
             self.assert_refused(body + b'{"sha256":"%s"}\n' % digest.encode(), "no sense")
