@@ -21,6 +21,7 @@ from twisted.logger import globalLogBeginner
 
 from dynbalance.config import Config
 from dynbalance.errors import ConfigError
+from dynbalance.invariants import Invariants
 from dynbalance.log import set_level
 from dynbalance.notify import Notifier
 from dynbalance.options import Options, load, refusal
@@ -68,6 +69,7 @@ def makeService(options: Options) -> IService:
     node = Node(config, reactor, random.random, time.time, crew, notifier=notifier)
     reactor.callWhenRunning(_end_in_order, reactor, node)
     reactor.callWhenRunning(_go_on_in_order, reactor, Reloads(node, read))
+    Invariants.watch(environment, reactor, lambda: node.works)
     return node
 
 
@@ -86,6 +88,7 @@ def work(parent: int) -> None:
     reactor: Any = global_reactor
     reactor.seconds = time.monotonic
     worker = Worker(reactor, random.random, time.time)
+    Invariants.watch(os.environ, reactor, lambda: worker.works)
     factory = Factory.forProtocol(lambda: Wire(worker, reactor))
     reactor.adoptStreamConnection(WIRE, socket.AF_UNIX, factory)
     os.close(WIRE)

@@ -26,6 +26,7 @@ from dynbalance.workers.lives import lives_to_json, matter_from_json
 from dynbalance.workers.orders import Orders
 from dynbalance.workers.process import FIRST_SOCKET
 from dynbalance.workers.sums import families_of, to_json
+from dynbalance.works import Works
 
 
 class Worker:
@@ -46,6 +47,11 @@ class Worker:
         self._node: Node | None = None
         registry = CollectorRegistry(auto_describe=False)
         self._process = ProcessCollector("dynbalance_worker", registry=registry)
+
+    @property
+    def works(self) -> Works | None:
+        """What it consists of, once it was told to begin."""
+        return None if self._node is None else self._node.works
 
     def heard(self, what: str, data: Any, descriptors: Sequence[int]) -> Any:
         if what == "begin":

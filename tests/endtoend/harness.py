@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from twisted.trial.unittest import SynchronousTestCase
 
 import dynbalance
+from dynbalance.invariants import VARIABLE
 
 LOOPBACK = "127.0.0.1"
 BOUND = 15.0
@@ -190,6 +191,12 @@ class Program:
             log.seek(self._from)
             return log.read().decode(errors="replace")[-LOG_SHOWN:]
 
+    def lines_with(self, words: str) -> list[str]:
+        """All of its lines that contain these."""
+        with open(self._log, errors="replace") as log:
+            log.seek(self._from)
+            return [line for line in log if words in line]
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -274,8 +281,15 @@ class EndToEndCase(SynchronousTestCase):
             name,
             command,
             directory,
-            {**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", **environment},
+            {
+                **os.environ,
+                "PYTHONPATH": path,
+                "PYTHONFAULTHANDLER": "1",
+                VARIABLE: "1",
+                **environment,
+            },
         )
+        self.addCleanup(self._assert_sound, started)
         self.addCleanup(self._end, started)
         return started
 
@@ -283,6 +297,11 @@ class EndToEndCase(SynchronousTestCase):
         """Nothing that others do to the daemon is a mistake of the daemon's."""
         log = started.log()
         assert "Traceback" not in log and "Unhandled" not in log, log
+
+    def _assert_sound(self, started: Program) -> None:
+        """Whatever a test does, the daemon's counts agree with each other."""
+        wrong = started.lines_with("An invariant is violated")
+        assert not wrong, "".join(wrong)
 
     def _end(self, started: Program) -> None:
         # A stopped process hears no other signal.
