@@ -14,7 +14,11 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory
 from twisted.internet.threads import deferToThreadPool
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    TLSMemoryBIOProtocol,
+)
 from zope.interface import implementer
 
 from dynbalance.admin.api import BODY_LIMIT
@@ -168,6 +172,20 @@ class _Greeter:
         return self._tls.connection()
 
 
+class _Guest(BufferingTLSTransport):
+    """
+    One connection.  Twisted's TLS puts it where an L{Expected
+    <dynbalance.net.tls.Expected>} is looked for, so it is one for any client.
+    """
+
+    names = ()
+    refusal = ""
+
+
+class _TlsFactory(TLSMemoryBIOFactory):
+    protocol = _Guest
+
+
 def _over(tls: ServerTls, site: AdminSite, reactor: Any) -> IProtocolFactory:
-    over: IProtocolFactory = TLSMemoryBIOFactory(_Greeter(tls), False, site, clock=reactor)
+    over: IProtocolFactory = _TlsFactory(_Greeter(tls), False, site, clock=reactor)
     return over

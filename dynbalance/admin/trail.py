@@ -127,7 +127,8 @@ class Trail:
                 about["upstream"] = brief(str(value))
             elif parameter not in (p.HOST, p.PORT, p.DATA, p.CODE, p.MESSAGE):
                 plain = getattr(value, "value", value)
-                if plain not in (None, "", False):
+                # Zero is something.
+                if plain is not None and plain is not False and plain != "":
                     asked[parameter.name] = plain
         if p.PORT in (endpoint.parameters or ()):
             host = ask.arguments[p.HOST] or ask.caller.address

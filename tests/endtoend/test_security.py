@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
 from dynbalance.hashes import hash_password, hash_token
+from dynbalance.net.tls import KeyPair
 from tests.endtoend.certificates import TlsCase
-from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import LOOPBACK, run
+from tests.endtoend.daemon import Daemon, endpoint
+from tests.endtoend.harness import LOOPBACK, ask, program, run
+from tests.endtoend.servers import Backend
+from tests.net.authority import Authority
 
 PASSWORD = "correct horse"
 SECRETS = {name: f"tok-{name}-of-chance" for name in ("reader", "agent", "boss")}
@@ -172,3 +181,253 @@ class CredentialTests(SecurityCase):
         for secret in (PASSWORD, "wr0ng-secret", HASH, *SECRETS.values(), *hashes):
             self.assertNotIn(secret, text)
         self.assertNotIn(PASSWORD.split()[1], text)
+
+
+class SignedTests(SecurityCase):
+    """Tokens that somebody else signed."""
+
+    def test_secret_and_key_set(self) -> None:
+        """By a secret, and after a reload by a file of public keys, and not by the secret."""
+        keys = Path(self.directory("keys")) / "jwks.json"
+        theirs, others = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        public = json.loads(ECAlgorithm.to_jwk(theirs.public_key()))
+        keys.write_text(json.dumps({"keys": [{**public, "kid": "one"}]}))
+        secret = f'jwt = {{ key = "{SIGNING}", audience = "lb" }}'
+        files = f'jwt = {{ jwks_file = "{keys}", algorithms = ["ES256"], issuer = "id" }}'
+        daemon = self.begin(secret)
+        status = "/upstream/status"
+        now = time.time()
+        good = {"sub": "ann", "role": "admin", "exp": now + 60, "aud": "lb", "iss": "id"}
+
+        def signed(key: Any = SIGNING, algorithm: str = "HS256", **claims: Any) -> tuple[str, str]:
+            return bearer(jwt.encode({**good, **claims}, key, algorithm))
+
+        self.assertEqual(200, self.add(*signed()))
+        self.assertEqual(403, self.add(*signed(role="read"), number=8001))
+        for wrong in (
+            signed(exp=now - 60),
+            signed(nbf=now + 60),
+            signed(aud="x"),
+            signed("another secret, also long enough."),
+            signed(role="root"),
+            signed(theirs, "ES256"),
+            bearer(jwt.encode(good, "", "none")),
+        ):
+            self.assertEqual(401, self.status(status, *wrong))
+        daemon.edit(secret, files)
+        daemon.reload()
+        self.assertEqual(200, self.status(status, *signed(theirs, "ES256")))
+        for wrong in (signed(), signed(others, "ES256"), signed(theirs, "ES256", iss="x")):
+            self.assertEqual(401, self.status(status, *wrong))
+        keys.write_text("{}")
+        daemon.reload("nothing has changed")
+        self.assertIn("admin.jwt.jwks_file: ", daemon.process.log())
+        self.assertEqual(200, self.status(status, *signed(theirs, "ES256")))
+        (line,) = self.call("/upstream/history", *signed(theirs, "ES256"))[2]["data"]
+        self.assertEqual(f"ann@{LOOPBACK}", line["by"])
+
+
+class TlsTests(SecurityCase):
+    """The admin API by TLS."""
+
+    def tls(self, **more: str) -> str:
+        return f"tls = {table(certificate=self.pair.certificate, key=self.pair.key, **more)}\n"
+
+    def secure(self, *more: str, path: str = "/upstream/status") -> tuple[int, Any]:
+        """curl's exit status and what came."""
+        done = self.curl(self.daemon.admin, path, *more)
+        return done.returncode, json.loads(done.stdout) if done.stdout else None
+
+    def shown(self, pair: KeyPair) -> tuple[str, ...]:
+        return "--cert", pair.certificate, "--key", pair.key
+
+    def test_certificate_alone(self) -> None:
+        """
+        A client shows a certificate of the authority, by which it is known, or
+        is not let in; a large order is refused as it is without TLS.
+        """
+        daemon = self.begin(self.tls(client_ca=self.authority.file), wait=False)
+        daemon.process.until(lambda: "serves as" in daemon.process.log(), "serves")
+        ours = self.authority.issue("10.7.7.7", "box.example", file="client", client=True)
+        stranger = Authority(Path(self.directory("strangers")))
+        theirs = stranger.issue("box.example", file="client", client=True)
+        self.assertEqual((0, 200), self._code(self.shown(ours)))
+        self.assertNotEqual(0, self.secure()[0])
+        self.assertNotEqual(0, self.secure(*self.shown(theirs))[0])
+        order = ("-d", "port=8001", *self.shown(ours))
+        self.assertEqual(200, self.secure(*order, path="/upstream/add")[1]["code"])
+        line = self.secure(*self.shown(ours), path="/upstream/history")[1]["data"][0]
+        self.assertEqual(f"somebody@{LOOPBACK}", line["by"])
+        large = self.curl(
+            daemon.admin, "/upstream/add", *self.shown(ours), "--data-binary", "@-",
+            stdin=b"x" * 2_000_000,
+        )  # fmt: skip
+        self.assertIn(b'"code":413', large.stdout)
+
+        role = self.tls(client_ca=self.authority.file, client_role="agent")
+        daemon.edit(self.tls(client_ca=self.authority.file), role)
+        daemon.reload()
+        for host, code in (("10.7.7.7", 200), ("box.example", 200), ("10.7.7.8", 403)):
+            order = ("-d", f"host={host}", "-d", "port=8002", *self.shown(ours))
+            self.assertEqual(code, self.secure(*order, path="/upstream/add")[1]["code"], host)
+
+    def _code(self, options: tuple[str, ...]) -> tuple[int, int]:
+        status, answer = self.secure(*options)
+        return status, answer["code"] if answer else 0
+
+    def test_credentials_by_tls(self) -> None:
+        """Beside users and tokens a certificate is asked for, and is not enough."""
+        self.begin(self.tls(client_ca=self.authority.file) + CREDENTIALS)
+        ours = self.shown(self.authority.issue("box.example", file="client", client=True))
+        self.assertEqual((0, 401), self._code(ours))
+        self.assertEqual((0, 200), self._code((*ours, *bearer(SECRETS["reader"]))))
+        self.assertNotEqual(0, self.secure(*bearer(SECRETS["reader"]))[0])
+
+    def test_new_certificate(self) -> None:
+        """A certificate that was renewed is shown after a reload, without a new port."""
+        daemon = self.begin(self.tls())
+        self.assertEqual(0, self.secure()[0])
+        other = Authority(Path(self.directory("others")))
+        renewed = other.issue("a.example", LOOPBACK, file="a")
+        for mine, new in zip(
+            (self.pair.certificate, self.pair.key), (renewed.certificate, renewed.key), strict=True
+        ):
+            os.replace(new, mine)
+        daemon.reload()
+        self.assertNotEqual(0, self.secure()[0])
+        self.assertEqual(0, self.secure("--cacert", other.file)[0])
+
+
+class AdmissionTests(SecurityCase):
+    """What is refused whoever it is."""
+
+    def test_rate_and_networks(self) -> None:
+        """Above the rate comes 429 with Retry-After; outside of the networks 403."""
+        daemon = self.begin('rate_limit = { rate = 0.01, burst = 3 }\nallow = ["127.0.0.0/8"]')
+        found = [self.call("/healthz") for _ in range(5)]
+        self.assertEqual([200, 200, 200, 429, 429], [status for status, _, _ in found])
+        self.assertGreater(int(found[-1][1]["retry-after"]), 50)
+        daemon.edit('allow = ["127.0.0.0/8"]', 'allow = ["10.0.0.0/8"]')
+        daemon.edit("rate_limit = ", "#")
+        daemon.reload()
+        self.assertEqual(403, self.status("/healthz"))
+
+    def test_browsers(self) -> None:
+        """An API that asks for nothing is not for names of others, nor orders for their pages."""
+        self.begin("")
+        order = ("/upstream/reset", "-X", "POST")
+        self.assertEqual(403, self.status("/upstream/status", "-H", "Host: evil.example"))
+        self.assertEqual(403, self.status(*order, "-H", "Origin: http://evil.example"))
+        self.assertEqual(403, self.status(*order, "-H", "Sec-Fetch-Site: cross-site"))
+        own = f"Origin: http://{LOOPBACK}:{self.daemon.admin}"
+        self.assertEqual(200, self.status(*order, "-H", own, "-H", "Sec-Fetch-Site: same-origin"))
+
+    def test_reload(self) -> None:
+        """Credentials that are not in the file any more are good for nothing, at once."""
+        daemon = self.begin(CREDENTIALS)
+        reader = bearer(SECRETS["reader"])
+        self.assertEqual(200, self.status("/upstream/status", *reader))
+        listening = subprocess.Popen(
+            [program("curl"), "-sS", "-N", *reader, f"{daemon.url}/upstream/events"],
+            stdout=subprocess.PIPE,
+        )
+        self.addCleanup(listening.wait)
+        self.addCleanup(listening.kill)
+        assert listening.stdout is not None
+        self.assertIn(b"event: hello\n", [listening.stdout.readline() for _ in range(4)])
+        daemon.edit(hash_token(SECRETS["reader"]), hash_token("another"))
+        daemon.reload()
+        self.assertEqual(401, self.status("/upstream/status", *reader))
+        self.assertEqual(200, self.status("/upstream/status", *bearer("another")))
+        listening.stdout.read()
+        self.assertEqual(0, listening.wait(20))
+        daemon.edit(HASH, "s3cret")
+        daemon.reload("nothing has changed")
+        self.assertIn("admin.users[0].password_hash: is not a hash", daemon.process.log())
+        self.assertNotIn("s3cret", daemon.process.log())
+        self.assertEqual(200, self.status("/upstream/status", "-u", f"ops:{PASSWORD}"))
+
+
+class MountedTests(SecurityCase):
+    """The API on a traffic listener."""
+
+    def test_same_rules(self) -> None:
+        """It asks for the same, by one process and by several; no request for it passes."""
+        backend = Backend(self)
+        servers = f'[{{ address = "{backend.address}" }}]'
+        for workers in (1, 2):
+            daemon = self.begin(
+                CREDENTIALS,
+                store="embedded:" if workers > 1 else "memory:",
+                name=f"of-{workers}",
+                root={"workers": workers},
+                http={"mount_admin": True},
+                servers=servers,
+            )
+            port = daemon.http
+            for target in ("/upstream/status", "/upstream/nothing", "/upstream/"):
+                wanted = 401 if target.endswith("status") else 404
+                self.assertEqual(wanted, self.status(target, port=port), target)
+            absolute = ("--request-target", "http://127.0.0.1/upstream/status")
+            self.assertEqual(401, self.status("/", *absolute, port=port))
+            self.assertEqual(401, self.status("/upstream/status", *bearer("x"), port=port))
+            boss = bearer(SECRETS["boss"])
+            self.assertEqual(200, self.add(*boss, port=port))
+            self.assertEqual(200, self.add("-u", f"ops:{PASSWORD}", number=8001, port=port))
+            agent = bearer(SECRETS["agent"])
+            self.assertEqual(403, self.add(*agent, host="10.1.1.1", port=port))
+            # What a client claims to be is believed from nobody.
+            claim = ("-H", "X-Forwarded-For: 10.1.1.1")
+            self.assertEqual(403, self.add(*agent, *claim, host="10.1.1.1", port=port))
+            self.assertEqual(b"backend", ask(port, "/other").body)
+            for secret in SECRETS.values():
+                self.assertNotIn(secret, daemon.process.log())
+            daemon.process.stop()
+
+    def test_demo(self) -> None:
+        """The servers of C{--demo} are let in where credentials are asked for."""
+        daemon = self.begin(CREDENTIALS, options=("--demo",))
+        boss = bearer(SECRETS["boss"])
+        daemon.process.until(
+            lambda: len(self.call("/upstream/status", *boss)[2]["data"]) == 3, "has its servers"
+        )
+        history = self.call("/upstream/history", *boss)[2]["data"]
+        self.assertEqual({f"demo@{LOOPBACK}"}, {line["by"] for line in history})
+
+
+class RefusedTests(SecurityCase):
+    """Starts that would let in strangers, or nobody."""
+
+    def refusal(self, admin: str, **more: Any) -> str:
+        daemon = self.begin(admin, wait=False, **more)
+        self.assertEqual(1, daemon.process.wait())
+        return daemon.process.log()
+
+    def test_files(self) -> None:
+        """What cannot be read is named by its option, all at once."""
+        log = self.refusal(
+            'jwt = { jwks_file = "/nowhere/keys", algorithms = ["RS256"] }\n'
+            'tls = { certificate = "/nowhere/c", key = "/nowhere/k" }\n'
+            'audit_log = "/nowhere/audit"\n'
+        )
+        for said in (
+            "admin.jwt.jwks_file: /nowhere/keys: No such file",
+            "admin.tls.certificate: /nowhere/c: No such file",
+            "admin.tls.key: /nowhere/k: No such file",
+            "admin.audit_log: /nowhere/audit: No such file",
+        ):
+            self.assertIn(said, log)
+
+    def test_other_machines(self) -> None:
+        """A port that other machines reach opens with credentials, and not without."""
+        everywhere = "tcp:{}"
+        for credentials in ("", CREDENTIALS):
+            daemon = self.begin(credentials, wait=False, options=())
+            daemon.process.kill()
+            daemon.edit(endpoint(daemon.admin), everywhere.format(daemon.admin))
+            daemon.start(wait=bool(credentials))
+            if credentials:
+                self.assertEqual(401, self.status("/upstream/status"))
+            else:
+                self.assertEqual(1, daemon.process.wait())
+                self.assertIn("is reachable from other machines; set", daemon.process.log())
