@@ -134,7 +134,7 @@ class HttpConfig:
     client_header_timeout: float = field(default=60.0, validator=POSITIVE)
     keepalive_timeout: float = field(default=75.0, validator=seconds())
     keepalive_requests: int = field(default=1000, validator=within(1, 2**31 - 1))
-    max_header_size: int = field(default=32768, validator=within(1024, 2**24))
+    max_header_size: int = field(default=32768, validator=within(1024, 2**24, "bytes"))
     max_connections: int = field(default=0, validator=COUNTS)
     access_log: str = field(default="off", validator=SOME)
 

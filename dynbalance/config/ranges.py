@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from attrs import Attribute
+from attrs import Attribute, frozen
 
 from dynbalance.config.endpointtext import EndpointText
 from dynbalance.config.template import KEY_VARIABLES, TRAFFIC_VARIABLES, parse_template
@@ -55,35 +55,58 @@ def _shown(number: float) -> str:
     return str(int(number)) if number == int(number) else repr(number)
 
 
-def within(least: float, most: float = math.inf) -> Check:
-    """A number from C{least} to C{most}, both included, never NaN or infinite."""
+@frozen(slots=True)
+class Range:
+    """
+    A number from C{least} to C{most}, both included, never NaN or infinite.
 
-    def check(instance: Any, attribute: Attribute[Any], value: float) -> None:
+    @ivar unit: for people; empty for what is only counted.
+    """
+
+    least: float
+    most: float = math.inf
+    unit: str = ""
+
+    def __call__(self, instance: Any, attribute: Attribute[Any], value: float) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{value} is not a finite number")
-        if least <= value <= most:
+        if self.least <= value <= self.most:
             return
-        if most == math.inf:
-            raise ValueError(f"{_shown(value)} is less than {_shown(least)}")
-        raise ValueError(f"{_shown(value)} is not in {_shown(least)}-{_shown(most)}")
+        if self.most == math.inf:
+            raise ValueError(f"{_shown(value)} is less than {_shown(self.least)}")
+        raise ValueError(f"{_shown(value)} is not in {self}")
 
-    return check
+    def __str__(self) -> str:
+        return f"{_shown(self.least)}-{_shown(self.most)}"
+
+
+def within(least: float, most: float = math.inf, unit: str = "") -> Check:
+    """A number, as L{Range} has it."""
+    return Range(least, most, unit)
 
 
 def seconds(least: float = 0.0) -> Check:
     """A time in seconds, a year at most."""
-    return within(least, YEAR)
+    return Range(least, YEAR, "seconds")
+
+
+@frozen(slots=True)
+class Choice:
+    """
+    One of a few values; a bool is not taken for a number.
+    """
+
+    choices: tuple[object, ...]
+
+    def __call__(self, instance: Any, attribute: Attribute[Any], value: object) -> None:
+        if not any(value == choice and type(value) is type(choice) for choice in self.choices):
+            shown = ", ".join(str(choice) for choice in self.choices)
+            raise ValueError(f"{value!r} is not one of {shown}")
 
 
 def one_of(*choices: object) -> Check:
-    """One of a few values; a bool is not taken for a number."""
-    shown = ", ".join(str(choice) for choice in choices)
-
-    def check(instance: Any, attribute: Attribute[Any], value: object) -> None:
-        if not any(value == choice and type(value) is type(choice) for choice in choices):
-            raise ValueError(f"{value!r} is not one of {shown}")
-
-    return check
+    """One of a few values, as L{Choice} has it."""
+    return Choice(choices)
 
 
 def matches(pattern: str, wanted: str) -> Check:
@@ -172,5 +195,5 @@ NAME = matches(r"[A-Za-z0-9_.-]{1,64}", "a name of 1-64 letters, digits, '_', '.
 SOME = matches(r"[^\x00-\x1f\x7f]+", "a text without control characters")
 PRINTABLE = matches(r"[^\x00-\x1f\x7f]*", "a text without control characters")
 COUNTS = within(0, 2**31 - 1)
-BYTES = within(0, 2**53)
+BYTES = within(0, 2**53, "bytes")
 POSITIVE = seconds(0.001)

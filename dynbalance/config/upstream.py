@@ -64,7 +64,7 @@ class StickyConfig:
     cookie: str = field(
         default="route", validator=matches(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "a cookie's name")
     )
-    max_age: int = field(default=3600, validator=COUNTS)
+    max_age: int = field(default=3600, validator=within(0, 2**31 - 1, "seconds"))
     secure: bool = False
     httponly: bool = True
     samesite: str = field(default="lax", validator=one_of("lax", "strict", "none"))
