@@ -334,6 +334,7 @@ class AdmissionTests(SecurityCase):
         self.addCleanup(listening.wait)
         self.addCleanup(listening.kill)
         assert listening.stdout is not None
+        self.addCleanup(listening.stdout.close)
         self.assertIn(b"event: hello\n", [listening.stdout.readline() for _ in range(4)])
         daemon.edit(hash_token(SECRETS["reader"]), hash_token("another"))
         daemon.reload()
