@@ -19,16 +19,23 @@ from unittest.mock import MagicMock
 
 import attrs
 import click
+from twisted.internet.task import Clock
 
-from dynbalance.admin.metrics import BalancerCollector, no_doors
+from dynbalance.admin.metrics import BalancerCollector
 from dynbalance.admin.openapi import document, with_description
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.table import UpstreamApi
 from dynbalance.balancer.address import Address
+from dynbalance.balancer.balancer import Balancer, UpstreamOrder
+from dynbalance.balancer.options import UpstreamOptions
+from dynbalance.balancer.roll import FileServer
 from dynbalance.config import Config, StoreUrl
 from dynbalance.config.ranges import YEAR, Choice, Range
 from dynbalance.ctl.program import program
+from dynbalance.lag import Lag
 from dynbalance.options import Options
+from dynbalance.store.contract import ServerOrder
+from dynbalance.store.membership import Membership
 
 EXAMPLE = Path(__file__).parents[1] / "etc" / "dynbalance.toml"
 NOT_OF_THE_FILE = ("state_dir", "demo")
@@ -280,10 +287,17 @@ def _schema(schema: Any) -> str:
 
 
 def metric_pages() -> str:
-    """All metrics of the daemon itself."""
-    nobody = MagicMock()
+    """All metrics of the daemon itself, as one tells them that has one of everything."""
+    clock, address = Clock(), "127.0.0.1:80"
+    server = FileServer(order=ServerOrder(address=address, host="127.0.0.1", port=80))
+    options = UpstreamOptions(strict=True)
+    order = UpstreamOrder(name="default", servers=(server,), options=options)
+    balancer = Balancer([order], clock.seconds, lambda: 0.0)
+    membership = Membership(balancer, MagicMock(), "one", 10.0, 0.1, clock)
+    door = MagicMock(kind="http", listen="tcp:80", waiting=0, listener=MagicMock(active=0))
+    collector = BalancerCollector(balancer, membership, lambda: [door], Lag(clock))
     blocks = []
-    for metric in BalancerCollector(nobody, nobody, no_doors).collect():
+    for metric in collector.collect():
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name
         labels = ", ".join(f"``{label}``" for label in getattr(metric, "_labelnames", ()) or ())
         by = f", by {labels}" if labels else ""

@@ -116,6 +116,21 @@ class Entrance:
         """Connections closed because there was no agreement on TLS, or not in time."""
         return 0 if self._tls is None else self._tls.failed
 
+    @property
+    def requests(self) -> int:
+        """Requests of HTTP that could be read."""
+        return self.listener.requests if isinstance(self.listener, HttpListener) else 0
+
+    @property
+    def bad_requests(self) -> int:
+        """Requests that were answered with an error of ours before any server was asked."""
+        return self.listener.bad_requests if isinstance(self.listener, HttpListener) else 0
+
+    @property
+    def unserved(self) -> int:
+        """Connections of streams that no server took."""
+        return 0 if isinstance(self.listener, HttpListener) else self.listener.refused
+
     def show(self, ours: ServerTls) -> None:
         """Be another one in TLS to clients that come from now on."""
         if self._tls is not None:

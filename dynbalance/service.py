@@ -155,6 +155,7 @@ class Node(Service):
         await works.store.open()
         await works.membership.start()
         works.duties.start()
+        works.lag.start()
         self._serving = True
         if self._crew is None:
             works.traffic.accept()
@@ -342,6 +343,7 @@ class Node(Service):
             self._waiting.stop()
         self._offer.close()
         # Another node goes on with them.
+        works.lag.stop()
         stopped = works.duties.stop()
         if self._demo is not None:
             await self._demo.stop()

@@ -23,6 +23,7 @@ from dynbalance.config import Config
 from dynbalance.duties import Duties
 from dynbalance.errors import ConfigError, StoreUnusable
 from dynbalance.http.upstream import HttpUpstream
+from dynbalance.lag import Lag
 from dynbalance.listening import Ground
 from dynbalance.log import set_level
 from dynbalance.materials import Materials, tables_of
@@ -119,6 +120,7 @@ class Works:
             reactor,
             noted=self.keeper.note,
         )
+        self.lag = Lag(reactor)
         self.duties = Duties(
             self.store,
             self.membership,
@@ -221,7 +223,7 @@ class Works:
             self._way,
         )
         self.pages = Pages(
-            self.balancer, self.membership, lambda: self.traffic.entrances, crew=self._crew
+            self.balancer, self.membership, lambda: self.traffic.entrances, self._crew, self.lag
         )
         mount = self.admin_side.follow(
             config, prepared.materials, operations, self.pages, prepared.admin

@@ -7,30 +7,23 @@ read here when somebody asks, and nothing is kept twice.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from dynbalance.admin.answers import Page
 from dynbalance.admin.crew import Crew
+from dynbalance.admin.families import MANY, Families
+from dynbalance.admin.figures import figures
 from dynbalance.balancer.balancer import Balancer
-from dynbalance.balancer.server import State
-from dynbalance.balancer.strict import StrictUpstream
+from dynbalance.lag import Lag
 from dynbalance.store.membership import Membership
-
-_SERVER = ("upstream", "server")
-_LISTENER = ("kind", "listen")
-_CODES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
-"""Names of the indices of L{dynbalance.balancer.server.Server.responses}."""
-
-_STATES = tuple(state for state in State if state is not State.REMOVED)
 
 
 class Door(Protocol):
@@ -42,6 +35,9 @@ class Door(Protocol):
     @ivar waiting: connections whose PROXY header or TLS is not done.
     @ivar broken_headers: see L{dynbalance.entrance.Entrance}.
     @ivar failed_handshakes: likewise.
+    @ivar requests: likewise.
+    @ivar bad_requests: likewise.
+    @ivar unserved: likewise.
     """
 
     kind: str
@@ -58,6 +54,15 @@ class Door(Protocol):
 
     @property
     def failed_handshakes(self) -> int: ...
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def bad_requests(self) -> int: ...
+
+    @property
+    def unserved(self) -> int: ...
 
 
 class Counts(Protocol):
@@ -91,8 +96,10 @@ class BalancerCollector(Collector):
         balancer: Balancer,
         membership: Membership,
         doors: Callable[[], Iterable[Door]] = no_doors,
+        lag: Lag | None = None,
     ) -> None:
         """@param doors: the listeners there are now."""
+        self._lag = lag
         self._balancer = balancer
         self._membership = membership
         self._doors = doors
@@ -100,138 +107,104 @@ class BalancerCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from self._listeners()
         yield from self._store()
-        yield from self._upstreams()
-        yield from self._servers()
+        yield from figures(self._balancer)
+        yield from self._reactor()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the names are fixed, and to collect at registration is in vain."""
         return ()
 
     def _store(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily(
-            "dynbalance_store_available",
+        membership, to = self._membership, Families("store", ())
+        to.gauge(
+            "available",
             "Whether the last exchange with the store went well (1) or not (0).",
-            value=int(self._membership.available),
+            (),
+            membership.available,
         )
-        yield GaugeMetricFamily(
-            "dynbalance_store_stale_seconds",
+        to.gauge(
+            "stale_seconds",
             "Time since the last exchange with the store while they fail, else 0.",
-            value=self._membership.stale_for,
+            (),
+            membership.stale_for,
         )
+        to.gauge(
+            "synced_ago_seconds",
+            "Time since the last exchange with the store that went well.",
+            (),
+            membership.synced_ago,
+        )
+        to.times(
+            "exchange_seconds",
+            "Time that exchanges of counts with the store took.",
+            (),
+            membership.exchanges,
+            MANY,
+        )
+        to.count_each(
+            "failed_exchanges",
+            "Exchanges that failed: the store did not answer (away), or not as it should (broken).",
+            (),
+            "cause",
+            {contact.value: number for contact, number in membership.failures.items()},
+        )
+        return to.made()
 
     def _listeners(self) -> Iterable[Metric]:
-        connections = GaugeMetricFamily(
-            "dynbalance_listener_connections",
-            "Connections of clients, those included that are still shaking hands.",
-            labels=_LISTENER,
-        )
-        accepted = CounterMetricFamily(
-            "dynbalance_listener_accepted", "Connections that were served.", labels=_LISTENER
-        )
-        rejected = CounterMetricFamily(
-            "dynbalance_listener_rejected",
-            "Connections closed at once for max_connections.",
-            labels=_LISTENER,
-        )
-        handshakes = CounterMetricFamily(
-            "dynbalance_listener_failed_handshakes",
-            "Connections closed because TLS came to nothing.",
-            labels=_LISTENER,
-        )
-        headers = CounterMetricFamily(
-            "dynbalance_listener_broken_headers",
-            "Connections closed because they did not begin with a PROXY header.",
-            labels=_LISTENER,
-        )
+        to = Families("listener", ("kind", "listen"))
         for door in self._doors():
-            labels = (door.kind, door.listen)
-            connections.add_metric(labels, door.listener.active + door.waiting)
-            accepted.add_metric(labels, door.listener.accepted)
-            rejected.add_metric(labels, door.listener.rejected)
-            handshakes.add_metric(labels, door.failed_handshakes)
-            headers.add_metric(labels, door.broken_headers)
-        yield from (connections, accepted, rejected, handshakes, headers)
+            labels, counts = (door.kind, door.listen), door.listener
+            to.gauge(
+                "connections",
+                "Connections of clients, those included that are still shaking hands.",
+                labels,
+                counts.active + door.waiting,
+            )
+            to.count("accepted", "Connections that were served.", labels, counts.accepted)
+            to.count(
+                "rejected",
+                "Connections closed at once for max_connections.",
+                labels,
+                counts.rejected,
+            )
+            to.count(
+                "failed_handshakes",
+                "Connections closed because TLS came to nothing.",
+                labels,
+                door.failed_handshakes,
+            )
+            to.count(
+                "broken_headers",
+                "Connections closed because they did not begin with a PROXY header.",
+                labels,
+                door.broken_headers,
+            )
+            to.count("requests", "Requests of HTTP, bad ones aside.", labels, door.requests)
+            to.count(
+                "bad_requests",
+                "Requests of HTTP that were answered with an error before any server was asked.",
+                labels,
+                door.bad_requests,
+            )
+            to.count(
+                "unserved",
+                "Connections of streams closed because no server took them.",
+                labels,
+                door.unserved,
+            )
+        return to.made()
 
-    def _upstreams(self) -> Iterable[Metric]:
-        servers = GaugeMetricFamily(
-            "dynbalance_upstream_servers",
-            "Servers of an upstream by their state on this node.",
-            labels=("upstream", "state"),
-        )
-        waiting = GaugeMetricFamily(
-            "dynbalance_upstream_waiting",
-            "Requests and streams that wait because all servers are full.",
-            labels=("upstream",),
-        )
-        panic = GaugeMetricFamily(
-            "dynbalance_upstream_panic",
-            "Whether no server is good and those that were good last are used.",
-            labels=("upstream",),
-        )
-        exact = GaugeMetricFamily(
-            "dynbalance_upstream_strict",
-            "Whether max_conns holds over all nodes now, where counting is strict.",
-            labels=("upstream",),
-        )
-        for upstream in self._balancer:
-            if isinstance(upstream, StrictUpstream):
-                exact.add_metric((upstream.name,), upstream.exact)
-            states = Counter(server.state for server in upstream.servers)
-            for state in _STATES:
-                servers.add_metric((upstream.name, state.value), states[state])
-            waiting.add_metric((upstream.name,), upstream.waiting)
-            panic.add_metric((upstream.name,), upstream.panicking)
-        yield from (servers, waiting, panic, exact)
-
-    def _servers(self) -> Iterable[Metric]:
-        connections = GaugeMetricFamily(
-            "dynbalance_server_connections",
-            "Connections to a server that this node holds.",
-            labels=_SERVER,
-        )
-        shared = GaugeMetricFamily(
-            "dynbalance_server_shared_connections",
-            "Connections to a server over all nodes, as far as this node knows.",
-            labels=_SERVER,
-        )
-        picks = CounterMetricFamily(
-            "dynbalance_server_picks", "How often a server was chosen.", labels=_SERVER
-        )
-        failures = CounterMetricFamily(
-            "dynbalance_server_failures",
-            "Attempts on a server that were judged failed.",
-            labels=_SERVER,
-        )
-        requests = CounterMetricFamily(
-            "dynbalance_server_requests",
-            "Answers of a server by the class of their status.",
-            labels=(*_SERVER, "code"),
-        )
-        carried = CounterMetricFamily(
-            "dynbalance_server_bytes",
-            "Bytes from clients to a server (in) and back (out).",
-            labels=(*_SERVER, "direction"),
-        )
-        slow = GaugeMetricFamily(
-            "dynbalance_server_slow_start",
-            "The part of its weight that a server has reached, 0 to 1.",
-            labels=_SERVER,
-        )
-        for upstream in self._balancer:
-            for server in upstream.servers:
-                labels = (upstream.name, server.key)
-                connections.add_metric(labels, server.held)
-                shared.add_metric(labels, server.load)
-                slow.add_metric(labels, server.slow)
-                picks.add_metric(labels, server.picks)
-                failures.add_metric(labels, server.failures)
-                for code, count in zip(_CODES, server.responses, strict=True):
-                    # A class that never came needs no series of its own.
-                    if count:
-                        requests.add_metric((*labels, code), count)
-                carried.add_metric((*labels, "in"), server.bytes_in)
-                carried.add_metric((*labels, "out"), server.bytes_out)
-        yield from (connections, shared, slow, picks, failures, requests, carried)
+    def _reactor(self) -> Iterable[Metric]:
+        to = Families("reactor", ())
+        if self._lag is not None:
+            to.times(
+                "lag_seconds",
+                "How late a timer was that should ring four times a second.",
+                (),
+                self._lag.times,
+                MANY,
+            )
+        return to.made()
 
 
 class Metrics:
@@ -243,11 +216,12 @@ class Metrics:
         membership: Membership,
         doors: Callable[[], Iterable[Door]] = no_doors,
         crew: Crew | None = None,
+        lag: Lag | None = None,
     ) -> None:
         """@param crew: who serves, if it is not this process."""
         self._balancer = balancer
         self._crew = crew
-        self._traffic = BalancerCollector(balancer, membership, doors)
+        self._traffic = BalancerCollector(balancer, membership, doors, lag)
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)

@@ -21,6 +21,7 @@ from dynbalance.admin.crew import Crew
 from dynbalance.admin.metrics import Door, Metrics, no_doors
 from dynbalance.admin.scene import Ask
 from dynbalance.balancer.balancer import Balancer
+from dynbalance.lag import Lag
 from dynbalance.store.membership import Membership
 
 _INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
@@ -35,14 +36,16 @@ class Pages:
         membership: Membership,
         doors: Callable[[], Iterable[Door]] = no_doors,
         crew: Crew | None = None,
+        lag: Lag | None = None,
     ) -> None:
         """
         @param doors: the listeners there are now.
         @param crew: who serves, if it is not this process.
+        @param lag: of this process's reactor.
         """
         self._balancer = balancer
         self._crew = crew
-        self._metrics = Metrics(balancer, membership, doors, crew)
+        self._metrics = Metrics(balancer, membership, doors, crew, lag)
         self._dashboard = _dashboard()
 
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -26,18 +26,22 @@ class RetryBudget:
 
     @ivar share: of the requests that may be retried; 0 for no budget: every
         retry is allowed.
+    @ivar refused: retries so far that were not allowed.
     @ivar requests: those since the buckets were turned last.  Whoever counts
         each request may add to it without a call.
     """
 
     __slots__ = (
-        "_free", "_now", "_requested", "_retried", "_second", "requests", "share",
+        "_before", "_free", "_now", "_requested", "_retried", "_second", "refused", "requests",
+        "share",
     )  # fmt: skip
 
     def __init__(self, share: float, now: Callable[[], float]) -> None:
         """@param now: seconds that never run backwards."""
         self.share = share
         self.requests = 0
+        self.refused = 0
+        self._before = 0
         self._now = now
         self._second = int(now())
         self._requested = [0.0] * WINDOW
@@ -47,6 +51,11 @@ class RetryBudget:
     def note_request(self) -> None:
         """A request begins.  Its retries are not requests."""
         self.requests += 1
+
+    @property
+    def total(self) -> int:
+        """All requests so far."""
+        return self._before + self.requests
 
     def turn(self) -> None:
         """
@@ -66,6 +75,7 @@ class RetryBudget:
                 self._retried[later % WINDOW] = 0
             self._second = second
             self._free = FREE
+        self._before += self.requests
         self.requests = 0
 
     def allow_retry(self) -> bool:
@@ -79,6 +89,7 @@ class RetryBudget:
             self._free -= 1
             return True
         if sum(self._retried) + 1 > self.share * sum(self._requested):
+            self.refused += 1
             return False
         self._retried[self._second % WINDOW] += 1
         return True

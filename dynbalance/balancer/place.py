@@ -7,7 +7,7 @@ owner does with the slot.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 class Timers(Protocol):
-    """What watches deadlines; L{dynbalance.net.deadlines.Deadlines} does."""
+    """
+    What watches deadlines; L{dynbalance.net.deadlines.Deadlines} does.
+
+    @ivar now: seconds of the clock.
+    """
+
+    now: Callable[[], float]
 
     def set(self, timed: Place, delay: float) -> None:
         """Call C{timed.deadline_passed} in so many seconds."""
@@ -44,12 +50,13 @@ class Place:
     @ivar bucket: likewise.
     """
 
-    __slots__ = ("_owner", "_timers", "_upstream", "bucket", "deadline")
+    __slots__ = ("_begun", "_owner", "_timers", "_upstream", "bucket", "deadline")
 
     def __init__(self, upstream: Upstream, timers: Timers, owner: Owner) -> None:
         self.deadline = inf
         self.bucket = 0
         self._upstream = upstream
+        self._begun = timers.now()
         self._timers = timers
         self._owner = owner
 
@@ -88,13 +95,16 @@ class Place:
         self._upstream.leave_queue(self)
 
     def granted(self, lease: Lease) -> None:
+        self._upstream.tally.waits.note(self._timers.now() - self._begun)
         self._timers.forget(self)
         self._owner.slot_granted(lease)
 
     def refused(self) -> None:
+        self._upstream.tally.vain += 1
         self._timers.forget(self)
         self._owner.waited_in_vain()
 
     def deadline_passed(self) -> None:
+        self._upstream.tally.vain += 1
         self.cancel()
         self._owner.waited_in_vain()

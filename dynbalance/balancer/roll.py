@@ -179,10 +179,16 @@ class Roll:
         )
         return applied, unsettled
 
-    def forget_idle(self) -> None:
-        """Forget those whose connections have ended, and of whom the store knows it."""
-        if self.leaving:
-            self.leaving = {k: s for k, s in self.leaving.items() if s.held or s.reported}
+    def forget_idle(self) -> list[Server]:
+        """
+        Forget those whose connections have ended, and of whom the store knows it.
+
+        @return: them.
+        """
+        gone = [server for server in self.leaving.values() if not (server.held or server.reported)]
+        for server in gone:
+            del self.leaving[server.key]
+        return gone
 
     def _admit(self, order: ServerOrder, address: Address) -> Server:
         """The server of an order: the one that is leaving, or a new one."""

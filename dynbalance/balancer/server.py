@@ -10,6 +10,7 @@ writes them; what keeps them in step with each other is L{Server.settle}.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -117,6 +118,7 @@ class Server:
     @ivar bytes_in: bytes from clients to the server.
     @ivar bytes_out: bytes from the server to clients.
     @ivar times: from the choice to the head of each answer of HTTP.
+    @ivar flips: how often it became ready (C{UP}), or ceased to be for a reason.
     @ivar connects: from the choice to each new connection.
     """
 
@@ -143,6 +145,7 @@ class Server:
         "fails",
         "failures",
         "flipped",
+        "flips",
         "from_file",
         "granted",
         "group",
@@ -219,6 +222,7 @@ class Server:
         self.bytes_out = 0
         self.times = Times()
         self.connects = Times()
+        self.flips: Counter[State] = Counter()
         self.slot = 0
         self.slow = 1.0
         self.current: float = 0
@@ -351,6 +355,7 @@ class Server:
         ready = self.eligible and not self.failed
         if ready is not self.ready:
             self.ready = ready
+            self.flips[State.UP if ready else self.state] += 1
             if self.flipped is not None:
                 self.flipped(self)
         if ready and self.held + self.others < self.limit:

@@ -22,6 +22,7 @@ from dynbalance.balancer.policies import POLICIES
 from dynbalance.balancer.roll import Applied, FileServer, Roll
 from dynbalance.balancer.server import Server, State
 from dynbalance.balancer.slowstart import SlowStart
+from dynbalance.balancer.tally import Tally
 from dynbalance.balancer.waiting import Line, Waiter, WaitingLine
 from dynbalance.store.contract import ServerOrder, Snapshot
 
@@ -40,6 +41,7 @@ class Upstream:
     @ivar tries: servers, backups included, that are not ordered, expired or
         checked out: the attempts that a request has at first.
     @ivar budget: the retries that the servers can bear.
+    @ivar tally: what is counted of it.
     """
 
     def __init__(
@@ -59,8 +61,7 @@ class Upstream:
         @raise BadAddress: of one of C{servers}.
         """
         self.name = name
-        self.revision = 0
-        self.tries = 0
+        self.revision = self.tries = 0
         self.budget = RetryBudget(options.retry_budget, now)
         self._now = now
         self._random = random
@@ -73,6 +74,7 @@ class Upstream:
         self._judgement = Judgement(now, self._note_change)
         self._out = self._judgement.out
         self._roll = Roll(name, self._make, self._judgement.forget)
+        self.tally = Tally(self._roll.known)
         self._counts = SharedCounts(self._roll)
         self._arrange(self._roll.list_file(servers))
         self._gentle = True
@@ -80,12 +82,8 @@ class Upstream:
     def _form(self, policy: str, options: UpstreamOptions) -> None:
         self.policy = policy
         self._last_good = LastGood(self._random) if options.last_good else None
-        means = Means(
-            random=self._random,
-            now=self._now,
-            freed=self._line.serve,
-            consistent=options.hash_consistent,
-        )
+        consistent, freed = options.hash_consistent, self._line.serve
+        means = Means(random=self._random, now=self._now, freed=freed, consistent=consistent)
         self._primaries = POLICIES[policy](means)
         self._backups = POLICIES[policy](means)
         self.wants_key = self._primaries.wants_key
@@ -171,9 +169,7 @@ class Upstream:
 
     # Waiting
 
-    def wait(
-        self, waiter: Waiter, tried: Collection[Server] = (), key: bytes = b""
-    ) -> bool:
+    def wait(self, waiter: Waiter, tried: Collection[Server] = (), key: bytes = b"") -> bool:
         """
         Wait for a slot after L{choose} gave C{None}, until it is granted or
         L{leave_queue} is called.
@@ -187,7 +183,9 @@ class Upstream:
             server.ready and server not in tried for server in self._roll.here.values()
         ):
             return False
-        return self._line.join(waiter, tried, key)
+        joined = self._line.join(waiter, tried, key)
+        self.tally.turned_away += not joined
+        return joined
 
     def leave_queue(self, waiter: Waiter) -> None:
         """Wait no more; nothing happens when the waiter does not wait."""
@@ -356,7 +354,7 @@ class Upstream:
         follows.
         """
         self._counts.acknowledge(report)
-        self._roll.forget_idle()
+        self.tally.remember(self._roll.forget_idle())
 
     def lapsed(self) -> None:
         """

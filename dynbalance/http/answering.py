@@ -93,6 +93,7 @@ class Answering(Tunnel):
         self._connection = None
         connection.abort()
         self._settle(cause.value)
+        self._to.upstream.tally.failed[cause.value] += 1
         self._counted_tries.judge(lease.server, cause, f"it answered {status}")
         self._try_again()
         return True

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from dynbalance.balancer.attempts import Cause, Sent, failure_status
 from dynbalance.balancer.place import Place
 from dynbalance.balancer.strict import StrictUpstream
+from dynbalance.balancer.tally import CLIENT_GONE
 from dynbalance.http.answering import Answering
 from dynbalance.http.connection import ServerConnection
 from dynbalance.http.front import Attempt
@@ -113,6 +114,8 @@ class Exchange(Answering):
 
     def client_gone(self) -> None:
         """The client left; nobody waits for the answer."""
+        if not self._responding:
+            self._to.upstream.tally.unanswered[CLIENT_GONE] += 1
         self._settle("client gone")
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -258,8 +261,10 @@ class Exchange(Answering):
         lease = self._lease
         assert lease is not None
         server = lease.server
+        tally = self._to.upstream.tally
         self._settle(cause.value)
         if self._responding:
+            tally.failed[cause.value] += 1
             self._log.error("{server}: {why}", server=server.key, why=why)
             self._front.abort()
             self._finish()
@@ -272,6 +277,7 @@ class Exchange(Answering):
         if free:
             tries.free = False
         else:
+            tally.failed[cause.value] += 1
             if self._to.upstream.wants_times:
                 seconds = self._to.deadlines.now() - self._chosen
                 self._to.upstream.answered(server, seconds, True)
@@ -308,6 +314,7 @@ class Exchange(Answering):
     # The end
 
     def _answer(self, status: int) -> None:
+        self._to.upstream.tally.unanswered[status] += 1
         self._front.answer(status)
         self._finish()
 

@@ -55,7 +55,7 @@ class Tries:
         left = self.left
         if not free:
             left = self.left = to.retries.tries_after(left, cause, reused=False)
-        return to.retries.allows(
+        allowed = to.retries.allows(
             cause,
             method=method,
             sent=sent,
@@ -63,6 +63,9 @@ class Tries:
             tries=max(1, left) if free else left,
             elapsed=to.deadlines.now() - self._begun,
         ) and (free or to.budget.allow_retry())
+        if allowed:
+            to.upstream.tally.retries["stale" if free else cause.value] += 1
+        return allowed
 
     def judge(self, server: Server, cause: Cause, why: str) -> None:
         """

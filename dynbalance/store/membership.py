@@ -9,6 +9,7 @@ is reached and how a server is chosen.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from dynbalance.balancer.balancer import Balancer
+from dynbalance.balancer.latency import Times
 from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import StoreError, StoreUnavailable
@@ -55,6 +57,8 @@ class Membership:
     The exchange of all upstreams' servers and counts with the store.
 
     @ivar node: this node's name in the store.
+    @ivar exchanges: how long those took that went well.
+    @ivar failures: of exchanges, by the L{Contact} that they showed.
     """
 
     _log = Logger()
@@ -87,6 +91,8 @@ class Membership:
         self._views: dict[str, View] = {}
         self.follow(checked)
         self._noted = noted
+        self.exchanges = Times()
+        self.failures = Counter({Contact.AWAY: 0, Contact.BROKEN: 0})
         self._origin = ""
         self._contact = Contact.UNTRIED
         self._why = "the store was not reached yet"
@@ -115,6 +121,11 @@ class Membership:
     def stale_for(self) -> float:
         """Seconds since the last good exchange; 0 while they go well."""
         return 0.0 if self.available else self._clock.seconds() - self._last
+
+    @property
+    def synced_ago(self) -> float:
+        """Seconds since the last good exchange, or since the start."""
+        return self._clock.seconds() - self._last
 
     def known(self, upstream: str) -> Snapshot | None:
         """The last snapshot of an upstream, or C{None} if there never was one."""
@@ -339,6 +350,7 @@ class Membership:
         views, number, sent = self._views, self._numbers.next(), self._clock.seconds()
         reports = {name: view.report(number) for name, view in views.items()}
         answers = await self._store.sync(self.node, self._lease, reports)
+        self.exchanges.note(self._clock.seconds() - sent)
         # All counts before any servers: loading them may fail.
         for name, answer in answers.items():
             self._numbers.reach(answer.last)
@@ -359,6 +371,7 @@ class Membership:
     def _lost(self, contact: Contact, why: str) -> bool:
         """@return: whether it is news."""
         self._why = why
+        self.failures[contact] += 1
         self._recall()
         for view in self._views.values():
             view.restart()

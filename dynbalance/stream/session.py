@@ -296,6 +296,7 @@ class Session:
 
     def _attempt_failed(self, cause: Cause, why: str) -> None:
         retry = self.options.retry
+        self.upstream.tally.failed[cause.value] += 1
         self._tries = retry.tries_after(self._tries, cause, reused=False)
         if not retry.allows(
             cause,
@@ -307,6 +308,7 @@ class Session:
         ) or not self.upstream.budget.allow_retry():
             self._give_up(why)
             return
+        self.upstream.tally.retries[cause.value] += 1
         if self._starting:
             self._failed = True
         else:
@@ -368,6 +370,8 @@ class Session:
         @param bytes_in: that came from the client.
         @param bytes_out: that came from the server.
         """
+        if status != 200:
+            self.upstream.tally.unanswered[status] += 1
         if self.attempts is not None:
             self._log(self.attempts, status, reason, bytes_in, bytes_out)
         self.listener.deadlines.forget(self)
