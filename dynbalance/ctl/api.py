@@ -12,7 +12,7 @@ import base64
 import http.client
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -103,12 +103,13 @@ class Api:
                 raise ValueError(f"{access.ca}: {error.strerror or error}") from None
         self.url = f"{parts.scheme}://{parts.netloc}{self._base}"
 
-    def get(self, path: str, **fields: str) -> Answer:
+    def get(self, path: str, **fields: str | Sequence[str]) -> Answer:
         """
+        @param fields: of the query; one that is a sequence comes several times.
         @raise Refused: for any answer but a good one.
         @raise Unreachable: there is none.
         """
-        query = f"?{urlencode(fields)}" if fields else ""
+        query = f"?{urlencode(fields, doseq=True)}" if fields else ""
         return self._ask("GET", path + query, b"", {})
 
     def post(self, path: str, **fields: str) -> Answer:

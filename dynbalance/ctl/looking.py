@@ -166,25 +166,23 @@ def _health_line(figures: dict[str, Any]) -> str:
 )
 def explain(session: Session, uri: str, client: str, headers: tuple[str, ...]) -> None:
     """Say which server a request would get, and why not the others."""
-    document: dict[str, Any] = {"uri": uri, "client": client, "header": list(headers)}
-    asked = {name: value for name, value in document.items() if value}
-    answer = session.api.post_json("/upstream/explain", {"upstream": session.upstream, **asked})
+    asked = {"uri": uri, "client": client, "header": headers}
+    answer = session.get("explain", **{name: value for name, value in asked.items() if value})
     if session.json:
         click.echo(answer.text)
         return
-    figures = answer.data
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "SERVER", "ELIGIBLE", "SCORE", "WHY"):
+    for title in ("SERVER", "STATE", "CHANCE", "SCORE", "WHY"):
         table.add_column(title)
-    for server in figures["servers"]:
+    for server in answer.data["servers"]:
         table.add_row(
-            "→" if server["addr"] == figures["chosen"] else "",
             Text(server["addr"]),
-            "yes" if server["eligible"] else "no",
-            "" if server.get("score") is None else str(server["score"]),
-            Text(server.get("why") or ""),
+            Text(server["state"], style=_STYLES.get(server["state"], "")),
+            f"{server['chance']:.0%}",
+            f"{server['score']:g}" if "score" in server else "",
+            Text(server.get("why", "")),
         )
-    session.out.print(f"policy {figures['policy']}: {figures['chosen'] or 'no server'}")
+    session.out.print(Text(answer.message))
     session.out.print(table)
 
 

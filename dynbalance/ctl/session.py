@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -20,6 +20,8 @@ from dynbalance.errors import BadAddress
 
 REFUSED = 1
 UNREACHABLE = 3
+UNBROKEN = 10_000
+"""Columns that no table needs."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +38,9 @@ class Session:
         self._access = access
         self.named = named
         self.json = json
-        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        # Who reads a file or a pipe wants whole lines, and no 80 columns.
+        whole = not sys.stdout.isatty()
+        self.out = Console(highlight=False, soft_wrap=whole, width=UNBROKEN if whole else None)
         self.sleep = time.sleep
 
     @property
@@ -51,7 +55,7 @@ class Session:
         except ValueError as error:
             raise click.UsageError(str(error)) from None
 
-    def get(self, path: str, **fields: str) -> Answer:
+    def get(self, path: str, **fields: str | Sequence[str]) -> Answer:
         return self.api.get(f"/upstream/{path}", upstream=self.upstream, **fields)
 
     def post(self, path: str, **fields: str) -> Answer:

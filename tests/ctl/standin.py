@@ -72,7 +72,10 @@ class StandIn:
 
     def _note(self, request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         parts = urlsplit(request.path)
-        query = {name: values[-1] for name, values in parse_qs(parts.query, True).items()}
+        query = {
+            name: values if len(values) > 1 else values[0]
+            for name, values in parse_qs(parts.query, True).items()
+        }
         authorization = request.headers["Authorization"] or ""
         method = request.command
         self.asked.append(Asked(method, parts.path, {**query, **body}, authorization))

@@ -112,17 +112,20 @@ class LookingTests(CommandCase):
 
     def test_explain(self) -> None:
         """What a request would get, with its uri, client and fields."""
-        figures = {
-            "policy": "hash",
-            "chosen": "10.0.0.1:80",
-            "servers": [{"addr": "10.0.0.1:80", "eligible": True, "score": 0.5, "why": ""}],
-        }
-        self.answer("explain", (200, "Success", figures))
-        text = self.ctl("explain", "--uri", "/x", "--client", "1.2.3.4", "-H", "A: b").output
-        self.assertIn("policy hash: 10.0.0.1:80", text)
-        fields = self.daemon.asked[0].fields
-        self.assertEqual(("/x", "1.2.3.4", ["A: b"]),
-                         (fields["uri"], fields["client"], fields["header"]))
+        one = {"addr": "10.0.0.1:80", "state": "up", "eligible": True, "score": 0.5, "chance": 1.0}
+        other = {"addr": "10.0.0.2:80", "state": "expired", "eligible": False, "chance": 0.0,
+                 "why": "its heartbeats stopped"}
+        self.answer("explain", (200, "10.0.0.1:80 would be chosen", {"servers": [one, other]}))
+        fields = ("-H", "A: b", "-H", "C: d")
+        text = self.ctl("explain", "--uri", "/x", "--client", "1.2.3.4", *fields).output
+        self.assertIn("10.0.0.1:80 would be chosen\n", text)
+        self.assertRegex(text, r"10\.0\.0\.1:80 +up +100% +0\.5")
+        self.assertRegex(text, r"10\.0\.0\.2:80 +expired +0% +its heartbeats stopped")
+        asked = self.daemon.asked[0]
+        self.assertEqual(
+            ("GET", "/x", "1.2.3.4", ["A: b", "C: d"]),
+            (asked.method, *(asked.fields[name] for name in ("uri", "client", "header"))),
+        )
 
     def test_history(self) -> None:
         """The newest line comes last, with what it changed."""

@@ -63,6 +63,7 @@ class CommandTests(EndToEndCase):
         self.ctl("refresh", first)
         self.ctl("disable", second)
         self.assertIn("disabled", self.ctl("status").out)
+        self.assertRegex(self.ctl("explain", "-H", "A: b", "-H", "C: d").out, r"disabled +0%")
         self.ctl("enable", second)
         self.ctl("drain", second, "--then", "remove", "--wait", "--wait-timeout", "20")
         wait_until(lambda: [s["addr"] for s in self.json("status")] == [first], "the removal")
