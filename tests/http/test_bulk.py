@@ -12,7 +12,7 @@ from tests.http.world import GET, OK, HttpTestCase, Wire, World, sized
 
 LONG = random.Random(7).randbytes(3_000_000)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LONG)
-LONGER = sized(8 * LONG)
+LONGER = sized(12 * LONG)
 """More than all buffers of the kernel take."""
 
 
@@ -173,10 +173,10 @@ class TroubleTests(BulkCase):
         client, server = self.begin(world, LONGER, 65536)
         world.pump()
         self.offer(server)
-        for _ in range(4):
+        for _ in range(3):
             world.wait(STALL - 1.0)
             # The kernel calls the socket writable when a good part is free.
-            client.await_bytes(len(LONG))
+            client.await_bytes(2 * len(LONG))
             self.offer(server)
             self.assertFalse(client.ended or client.reset)
         self.assertFalse(server.over)
