@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import re
 from collections.abc import Callable
 
@@ -62,10 +61,5 @@ def hash_token(token: str) -> str:
 
 
 def is_token_hash(text: str) -> bool:
-    """Whether L{token_matches} can work with it."""
+    """Whether it can be what L{hash_token} returns."""
     return _TOKEN_HASH.match(text) is not None
-
-
-def token_matches(token: str, token_hash: str) -> bool:
-    """In a time that does not depend on where they differ."""
-    return hmac.compare_digest(hash_token(token), token_hash)

@@ -7,7 +7,8 @@ Knows when a token is good and whose it is; refuses to know how it came.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from hmac import compare_digest
+from typing import Any, TypeGuard
 
 import jwt
 from attrs import frozen
@@ -17,13 +18,14 @@ from dynbalance.admin.caller import Holder, Role
 from dynbalance.balancer.address import Address
 from dynbalance.config import JwtConfig, TokenConfig
 from dynbalance.errors import BadAddress
-from dynbalance.hashes import token_matches
+from dynbalance.hashes import hash_token
 from dynbalance.jwtkeys import Key
 
 LEEWAY = 10.0
 """Seconds that the clock of who signs may be off."""
 
 _LONGEST = 16384
+_LONGEST_NAME = 200
 _MOST_HOSTS = 100
 
 _OPTIONS: Mapping[str, bool] = {
@@ -65,7 +67,8 @@ class Tokens:
 
     def holder(self, text: str) -> Holder | None:
         """Whose it is.  All are looked at, whichever it is."""
-        found = [holder for known, holder in self._tokens if token_matches(text, known)]
+        shown = hash_token(text)
+        found = [holder for known, holder in self._tokens if compare_digest(shown, known)]
         return found[0] if found else None
 
 
@@ -88,7 +91,7 @@ class SignedTokens:
         self._judge_times(claims)
         name = claims.get("sub")
         return Holder(
-            name=name if isinstance(name, str) and name.isprintable() else "jwt",
+            name=name if _is_name(name) else "jwt",
             role=self._role(claims),
             hosts=_hosts(claims.get("hosts")),
         )
@@ -101,6 +104,9 @@ class SignedTokens:
         except PyJWTError:
             raise NotGood("it is neither a known token nor a signed one") from None
         algorithm, kid = header.get("alg"), header.get("kid")
+        if "crit" in header:
+            # RFC 7515, section 4.1.11: not to be passed over.
+            raise NotGood("it needs something that is not known here")
         if algorithm not in self.settings.algorithms:
             raise NotGood("its algorithm is not one of ours")
         fitting = [key for key in self.keys if algorithm in key.algorithms]
@@ -148,6 +154,10 @@ class SignedTokens:
             if role.value in names:
                 return role
         raise NotGood(f"its {self.settings.role_claim} is none of read, agent and admin")
+
+
+def _is_name(said: object) -> TypeGuard[str]:
+    return isinstance(said, str) and said.isprintable() and 0 < len(said) <= _LONGEST_NAME
 
 
 def _moment(value: object) -> float | None:

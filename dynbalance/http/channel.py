@@ -151,7 +151,7 @@ class Channel(ResponseWriter):
             # The API refuses what is too large in its own words.
             max_body = 0
             exchange: Exchange | MountedAdmin
-            exchange = MountedAdmin(listener.mounted, self, head, self.client)
+            exchange = MountedAdmin(listener.mounted, self, head, listener.caller(head, self))
         else:
             exchange = listener.exchange(head, self)
             max_body = exchange.max_body

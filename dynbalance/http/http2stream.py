@@ -114,7 +114,7 @@ class Stream(NoBareSocket):
         exchange: Exchange | MountedAdmin
         if listener.mounted is not None and head.target.startswith(b"/upstream/"):
             # The API refuses what is too large in its own words.
-            exchange = MountedAdmin(listener.mounted, self, head, self.client)
+            exchange = MountedAdmin(listener.mounted, self, head, listener.caller(head, self))
         else:
             exchange = listener.exchange(head, self)
             self._limit = exchange.max_body

@@ -179,6 +179,10 @@ class HttpListener(Factory):
             exchange.key = to.key(head, origin)
         return exchange
 
+    def caller(self, head: RequestHead, channel: Asking) -> str:
+        """Whose request it is, for the mounted API: the client that servers are told of."""
+        return self.forwarding.origin(channel.client, self.scheme, head.forwarded_for).client
+
     def _rewritten(self, head: RequestHead, to: HttpUpstream, channel: Asking) -> bytes:
         origin = self.forwarding.origin(channel.client, self.scheme, head.forwarded_for)
         host = to.host(head, origin)

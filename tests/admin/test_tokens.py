@@ -69,7 +69,8 @@ class SignedTokensTests(SynchronousTestCase):
         holder = tokens.holder(self.token(role="agent", hosts=hosts))
         self.assertEqual((Role.AGENT, {"10.0.0.1"}), (holder.role, holder.hosts))
         self.assertEqual("jwt", tokens.holder(self.token(sub=None)).name)
-        self.assertEqual("jwt", tokens.holder(self.token(sub="a\nb")).name)
+        for name in ("a\nb", "", "a" * 201):
+            self.assertEqual("jwt", tokens.holder(self.token(sub=name)).name)
 
     def test_role(self) -> None:
         """The role is where the settings say; of several the greatest; none is refused."""
@@ -120,6 +121,9 @@ class SignedTokensTests(SynchronousTestCase):
         head, _, signature = self.token().split(".")
         other = self.token(role="admin").split(".")[1]
         self.assertIn("signature", self.refused(tokens, f"{head}.{other}.{signature}"))
+        critical = {"crit": ["exp"], "exp": 1}
+        text = jwt.encode({"role": "read", "exp": NOW + 60}, SECRET, "HS256", critical)
+        self.refused(tokens, text)
         for text in ("", "a.b.c", "..", "x" * 20000):
             self.refused(tokens, text)
 

@@ -385,6 +385,14 @@ class MountedTests(SecurityCase):
                 self.assertNotIn(secret, daemon.process.log())
             daemon.process.stop()
 
+    def test_behind_a_proxy(self) -> None:
+        """An agent behind a trusted proxy has the address that the proxy says."""
+        trusting = {"mount_admin": True, "trusted_proxies": ["127.0.0.0/8"]}
+        port = self.begin(CREDENTIALS, http=trusting).http
+        agent, claim = bearer(SECRETS["agent"]), ("-H", "X-Forwarded-For: 10.1.1.1")
+        self.assertEqual(200, self.add(*agent, *claim, host="10.1.1.1", port=port))
+        self.assertEqual(403, self.add(*agent, *claim, host=LOOPBACK, port=port))
+
     def test_demo(self) -> None:
         """The servers of C{--demo} are let in where credentials are asked for."""
         daemon = self.begin(CREDENTIALS, options=("--demo",))
