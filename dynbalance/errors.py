@@ -7,6 +7,14 @@ are translated into these where they enter, once.
 
 from __future__ import annotations
 
+import errno
+
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+"""
+Errors of the system calls that make a descriptor: this process or this machine has
+none left, and nobody else is to blame.
+"""
+
 
 class DynbalanceError(Exception):
     """Base of every failure that dynbalance names itself."""

@@ -12,11 +12,13 @@ from enum import Enum, auto
 
 from attrs import frozen
 
+from dynbalance.errors import EXHAUSTED
+
 
 class Cause(Enum):
     """
     How an attempt ended badly, by the name that C{next_upstream} has for it;
-    L{NO_SERVER} has none.
+    L{NO_SERVER} and L{NO_MEANS} have none.
     """
 
     ERROR = "error"
@@ -39,10 +41,22 @@ class Cause(Enum):
     NO_SERVER = "no_server"
     """No server could be chosen."""
 
+    NO_MEANS = "no_means"
+    """This process has nothing left to connect with; it tells nothing of the server."""
+
     @property
     def is_answer(self) -> bool:
         """Whether the server did answer, with this status."""
         return self in _STATUS_OF_ANSWER
+
+    @classmethod
+    def of_error(cls, number: int | None) -> Cause:
+        """
+        Why there is no connection.
+
+        @param number: of C{errno}, if there is one.
+        """
+        return cls.NO_MEANS if number in EXHAUSTED else cls.ERROR
 
     @classmethod
     def of_status(cls, status: int) -> Cause | None:
@@ -63,19 +77,22 @@ _STATUS = {
     Cause.TIMEOUT: 504,
     Cause.INVALID_HEADER: 502,
     Cause.NO_SERVER: 502,
+    Cause.NO_MEANS: 503,
     **_STATUS_OF_ANSWER,
 }
 
-_NEVER_BLAMED = frozenset({Cause.HTTP_403, Cause.HTTP_404, Cause.NO_SERVER})
+_NEVER_BLAMED = frozenset(
+    {Cause.HTTP_403, Cause.HTTP_404, Cause.NO_SERVER, Cause.NO_MEANS}
+)
 
 _ALWAYS_BLAMED = frozenset({Cause.ERROR, Cause.TIMEOUT, Cause.INVALID_HEADER})
 
 NON_IDEMPOTENT = "non_idempotent"
 """The name in C{next_upstream} that lets L{UNSAFE_METHODS} be sent twice."""
 
-CONDITIONS = frozenset({cause.value for cause in Cause} - {Cause.NO_SERVER.value}) | {
-    NON_IDEMPOTENT
-}
+CONDITIONS = frozenset(
+    {cause.value for cause in Cause if cause not in (Cause.NO_SERVER, Cause.NO_MEANS)}
+) | {NON_IDEMPOTENT}
 """Every name that C{next_upstream} may hold."""
 
 UNSAFE_METHODS = frozenset({b"POST", b"LOCK", b"PATCH"})

@@ -16,9 +16,12 @@ class Finding:
     What one check found.
 
     @ivar cause: why the answer was bad; empty for a good one.
+    @ivar of_server: whether anything was found of the server; not when this
+        process had no means to ask.
     """
 
     cause: str = ""
+    of_server: bool = True
 
     @property
     def good(self) -> bool:
@@ -48,6 +51,8 @@ class Judge:
 
     def hear(self, finding: Finding) -> bool:
         """@return: whether that has changed the state."""
+        if not finding.of_server:
+            return False
         if finding.good is not self.down:
             self._streak = 0
             return False

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from dynbalance.errors import EXHAUSTED
 from dynbalance.health.judge import Finding
 from dynbalance.net.dial import Dial, Target, transport_for
 from dynbalance.net.reach import PLAIN, Reach
@@ -119,7 +120,8 @@ class Probe(Protocol):
 
     def dial_failed(self, reason: ConnectError) -> None:
         self._dial = None
-        self._tell(Finding(f"connect failed: {reason}"))
+        ours = reason.osError in EXHAUSTED
+        self._tell(Finding(f"connect failed: {reason}", of_server=not ours))
 
     def _ask(self, greeting: bytes) -> None:
         words = greeting + self._question.words(self._key)

@@ -117,7 +117,7 @@ class ServerConnection(Protocol):
 
     def dial_failed(self, reason: ConnectError) -> None:
         self._dial = None
-        self._fail(Cause.ERROR, f"connect failed: {reason}")
+        self._fail(Cause.of_error(reason.osError), f"connect failed: {reason}")
 
     # Sending
 

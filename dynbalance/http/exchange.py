@@ -278,6 +278,7 @@ class Exchange(Answering):
             tries.free = False
         else:
             tally.failed[cause.value] += 1
+        if not free and cause is not Cause.NO_MEANS:
             if self._to.upstream.wants_times:
                 seconds = self._to.deadlines.now() - self._chosen
                 self._to.upstream.answered(server, seconds, True)

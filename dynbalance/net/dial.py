@@ -16,6 +16,7 @@ from attrs import frozen
 from twisted.internet import address as tx_address
 from twisted.internet.error import ConnectError, getConnectError
 
+from dynbalance.net.descriptors import below_for_traffic
 from dynbalance.net.transport import ClientTransport
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Dial:
         skt = None
         try:
             skt = socket.socket(target.family, _SOCK_STREAM)
+            if skt.fileno() >= below_for_traffic():
+                raise OSError(errno.EMFILE, "hardly a descriptor is left")
             skt.setblocking(False)
             if target.family != socket.AF_UNIX:
                 skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

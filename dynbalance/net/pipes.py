@@ -10,6 +10,8 @@ import fcntl
 import os
 from contextlib import suppress
 
+from dynbalance.net.descriptors import below_for_traffic
+
 SIZE = 262144
 """Bytes a pipe should hold; the kernel may grant less."""
 
@@ -36,13 +38,16 @@ class Pipes:
         An empty pipe.
 
         @return: its ends to read and to write; C{None} when the process has
-            no descriptor left.
+            hardly a descriptor left.
         """
         if self._spare:
             return self._spare.pop()
         try:
             pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
+            return None
+        if pipe[1] >= below_for_traffic():
+            self.destroy(pipe)
             return None
         # A user may not have many large ones: then a small one serves.
         with suppress(OSError):

@@ -1,13 +1,15 @@
 """
 Listening sockets whose connections are served by the hub.
 
-They accept in a tight loop, and they pause when the process has no descriptor
-left instead of being called again at once for ever.
+They accept in a tight loop, and they pause when the process has hardly a descriptor
+left instead of being called again at once for ever; whoever comes meanwhile waits
+in the kernel.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,9 @@ from twisted.internet import main, tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.python.failure import Failure
 
+from dynbalance.errors import EXHAUSTED
 from dynbalance.log import Logger
+from dynbalance.net.descriptors import below_for_clients
 from dynbalance.net.transport import ServerTransport, UNIXServerTransport
 
 if TYPE_CHECKING:
@@ -31,7 +35,6 @@ BACKLOG = 4096
 
 _PAUSE = 0.25
 _DONE = Failure(main.CONNECTION_DONE)
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class _TightAccept(tcp.Port):
@@ -51,14 +54,15 @@ class _TightAccept(tcp.Port):
 
     def doRead(self) -> None:
         accept_socket = getattr(self.factory, "accept_socket", None)
+        below = below_for_clients()
         for _ in range(self.accepts):
             try:
                 skt, peer = self.socket.accept()
             except BlockingIOError:
                 return
             except OSError as failed:
-                if failed.errno in _EXHAUSTED:
-                    self._pause(failed)
+                if failed.errno in EXHAUSTED:
+                    self._pause(str(failed))
                     return
                 if failed.errno == errno.EINVAL:
                     # Another process that has the socket too has shut it.
@@ -66,6 +70,7 @@ class _TightAccept(tcp.Port):
                     return
                 # The client is gone already, or a packet filter refused it.
                 continue
+            descriptor = skt.fileno()
             skt.setblocking(False)
             try:
                 if accept_socket is not None:
@@ -75,6 +80,10 @@ class _TightAccept(tcp.Port):
             except Exception:  # noqa: BLE001 - the next client is to be accepted
                 self._log.failure("accepting {peer} failed", peer=peer)
                 skt.close()
+                continue
+            if descriptor >= below:
+                self._pause("hardly a descriptor is left")
+                return
 
     def serve(self, skt: socket.socket, peer: Any, address: Any) -> None:
         """
@@ -99,14 +108,31 @@ class _TightAccept(tcp.Port):
     def _peer_address(self, peer: Any) -> Any:
         return self._addressType("TCP", *peer)
 
-    def _pause(self, failed: OSError) -> None:
-        self._log.error("accepting pauses: {failed}", failed=failed)
+    def _pause(self, why: str) -> None:
+        self._log.error("accepting on {port} pauses: {why}", port=self._where, why=why)
         self.reactor.removeReader(self)
         self._resume = self.reactor.callLater(_PAUSE, self._go_on)
 
     def _go_on(self) -> None:
+        if not self._has_room():
+            self._resume = self.reactor.callLater(_PAUSE, self._go_on)
+            return
         self._resume = None
+        self._log.info("accepting on {port} goes on", port=self._where)
         self.reactor.addReader(self)
+
+    def _has_room(self) -> bool:
+        # To accept is no way to find out: that client could not wait any more.
+        try:
+            next_one = os.dup(self.socket.fileno())
+        except OSError:
+            return False
+        os.close(next_one)
+        return next_one < below_for_clients()
+
+    @property
+    def _where(self) -> object:
+        return self.socket.getsockname()
 
     def loseConnection(self, connDone: Failure = _DONE) -> Any:
         if self._resume is not None:

@@ -18,6 +18,7 @@ from twisted.internet.error import ConnectError, TimeoutError
 
 from dynbalance.balancer.attempts import Cause, Sent
 from dynbalance.balancer.place import Place
+from dynbalance.errors import EXHAUSTED
 from dynbalance.net.dial import Dial, Target
 from dynbalance.net.relay import Ending
 from dynbalance.stream.accesslog import StreamAttempt
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
     from dynbalance.stream.options import Destination
 
 # What this machine has run out of is no server's fault.
-_OUR_FAULT = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
-)
+_OUR_FAULT = EXHAUSTED | {errno.EADDRNOTAVAIL}
 
 
 def host_of(peer: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.attempts import (
@@ -169,12 +171,21 @@ class BlameTests(TestCase):
         self.assertFalse(is_blamed(Cause.HTTP_404, retried=True))
         self.assertFalse(is_blamed(Cause.NO_SERVER, retried=False))
 
+    def test_own_want(self) -> None:
+        """A connection for which this process had no means says nothing of the server."""
+        cause = Cause.of_error(errno.EMFILE)
+        self.assertEqual(Cause.NO_MEANS, cause)
+        self.assertFalse(is_blamed(cause, retried=True))
+        self.assertFalse(allowed(ALL, cause))
+        self.assertEqual(Cause.ERROR, Cause.of_error(errno.ECONNREFUSED))
+        self.assertEqual(Cause.ERROR, Cause.of_error(None))
+
 
 class StatusTests(TestCase):
     """What the client gets in the end."""
 
     def test_own_statuses(self) -> None:
-        """504 for a timeout, 502 for all else that is no answer."""
+        """504 for a timeout, 503 for what this process lacks, 502 for all else."""
         self.assertEqual(
             {cause: failure_status(cause) for cause in Cause if not cause.is_answer},
             {
@@ -182,6 +193,7 @@ class StatusTests(TestCase):
                 Cause.TIMEOUT: 504,
                 Cause.INVALID_HEADER: 502,
                 Cause.NO_SERVER: 502,
+                Cause.NO_MEANS: 503,
             },
         )
 

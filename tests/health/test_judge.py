@@ -28,6 +28,14 @@ STATUSES = [
 class JudgeTests(SynchronousTestCase):
     """Good and bad answers in a row."""
 
+    def test_nothing_found(self) -> None:
+        """What could not be asked neither goes on with a streak nor ends one."""
+        judge = Judge(1, 2)
+        self.assertFalse(judge.hear(Finding("status 503")))
+        for _ in range(3):
+            self.assertFalse(judge.hear(Finding("no descriptor left", of_server=False)))
+        self.assertTrue(judge.hear(Finding("status 503")))
+
     def test_streaks(self) -> None:
         """C{fails} bad ones in a row take out, C{passes} good ones bring back."""
         for passes, fails, down, answers, expected in VERDICTS:

@@ -19,6 +19,7 @@ from dynbalance.balancer.address import Address
 from dynbalance.health.judge import Finding
 from dynbalance.health.probe import Approach, Probe
 from dynbalance.health.questions import HttpQuestion, Question, TcpQuestion
+from dynbalance.net import dial
 from dynbalance.net.direct import carrier
 from dynbalance.net.names import Names
 from dynbalance.net.reach import Reach
@@ -133,6 +134,12 @@ class ProbeTests(TestCase):
             finding = await self.check(GET, key)
         self.assertIn("connect failed", finding.cause)
         self.assertIn("refused", finding.cause)
+
+    async def test_no_descriptor_left(self) -> None:
+        """Nobody can be asked, which says nothing of the server."""
+        self.patch(dial, "below_for_traffic", lambda: 0)
+        finding = await self.check(GET, "127.0.0.1:1")
+        self.assertFalse(finding.of_server)
 
     async def test_silent(self) -> None:
         """A server that says nothing is bad after the timeout, and is left."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dynbalance.balancer.attempts import Cause
+from dynbalance.net import dial
 from tests.http.world import GET, OK, HttpTestCase, Wire, World, plain, post, sized
 
 STATUSES = (403, 404, 429, 500, 502, 503, 504)
@@ -95,6 +96,21 @@ class StatusTests(RetryCase):
             seen = client.take()
         self.assertEqual(sized(b"1", b"500 Trouble"), seen)
         self.assertEqual([1, 1, 1], [server.picks for server in world.servers])
+
+    def test_no_descriptor_left(self) -> None:
+        """
+        Without a descriptor for a connection the client hears 503, at once; no
+        server is blamed and none is asked in vain.
+        """
+        self.patch(dial, "below_for_traffic", lambda: 0)
+        world = self.world(2, upstream={"policy": "ewma"}, max_fails=1)
+        client = world.client()
+        client.send(GET)
+        world.until(lambda: client.take().startswith(b"HTTP/1.1 503 "))
+        self.assertEqual(1, sum(server.picks for server in world.servers))
+        self.assertEqual([0, 0], [server.failures for server in world.servers])
+        self.assertEqual([0, 0], [server.held for server in world.servers])
+        self.assertEqual([None, None], [server.timed_at for server in world.servers])
 
     def test_never_twice(self) -> None:
         """A server that was tried is not asked again, even if the policy would."""

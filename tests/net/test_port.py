@@ -3,6 +3,7 @@ import os
 import socket
 from typing import Any
 
+from dynbalance.net import port as port_module
 from tests.net.building import Factory, NetCase, Notes
 
 
@@ -99,6 +100,26 @@ class PortTests(NetCase):
         self.pump.advance(0.25)
         peer.send(b"at last")
         self.pump.until(lambda: factory.built and factory.built[0].got == b"at last")
+
+    def test_few_descriptors_left(self) -> None:
+        """
+        While few are left nobody is let in, and one more than there should be at
+        most; the others wait for room.
+        """
+        factory = Factory(Notes)
+        number = self.listen(factory)
+        below = 0
+        self.patch(port_module, "below_for_clients", lambda: below)
+        for _ in range(3):
+            self.client(number)
+        self.pump.until(lambda: factory.built)
+        for _ in range(8):
+            self.pump.advance(0.25)
+            self.pump.settle()
+        self.assertEqual(1, len(factory.built))
+        below = 1_000_000
+        self.pump.advance(0.25)
+        self.pump.until(lambda: len(factory.built) == 3)
 
     def test_stopped_while_pausing(self) -> None:
         """A port that pauses can be stopped for good."""
