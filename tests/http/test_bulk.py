@@ -176,8 +176,7 @@ class TroubleTests(BulkCase):
         for _ in range(3):
             world.wait(STALL - 1.0)
             # The kernel calls the socket writable when a good part is free.
-            client.await_bytes(2 * len(LONG))
-            self.offer(server)
+            self.read_all(client, server, 2 * len(LONG))
             self.assertFalse(client.ended or client.reset)
         self.assertFalse(server.over)
         world.wait(2 * STALL + 1.0)
