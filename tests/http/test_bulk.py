@@ -169,7 +169,7 @@ class TroubleTests(BulkCase):
 
     def test_client_stalls(self) -> None:
         """A client that takes nothing is cut; one that takes a little is not."""
-        world = self.world()
+        world = self.world(upstream={"read_timeout": 3600.0})
         client, server = self.begin(world, LONGER, 65536)
         world.pump()
         self.offer(server)
