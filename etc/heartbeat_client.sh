@@ -10,6 +10,7 @@
 #   INTERVAL  seconds between heartbeats        (20)
 #   WEIGHT    the share of work to register for (1)
 #   UPSTREAM  the upstream's name               (default)
+#   DYNBALANCE_TOKEN  a bearer token, if the API asks for one
 #
 # Needs curl. Ends at once on TERM, INT and HUP.
 set -u
@@ -45,6 +46,12 @@ say() {
     printf '[%s] %s\n' "$(date '+%Y-%m-%d %H:%M:%S')" "$*"
 }
 
+# What curl reads, so that no list of processes shows the token.
+credentials() {
+    [ -z "${DYNBALANCE_TOKEN-}" ] ||
+        printf 'header = "Authorization: Bearer %s"\n' "$DYNBALANCE_TOKEN"
+}
+
 # post PATH FIELD...: sends the fields, leaves the answer's code and message in
 # CODE and MESSAGE. Nothing of an answer is ever run or expanded.
 post() {
@@ -54,7 +61,7 @@ post() {
         set -- "$@" --data-urlencode "$field"
         shift
     done
-    ANSWER=$(curl -sS --max-time 10 -X POST "$@" "$BASE_URL$path" 2>&1) || :
+    ANSWER=$(credentials | curl -K - -sS --max-time 10 -X POST "$@" "$BASE_URL$path" 2>&1) || :
     CODE=$(printf '%s' "$ANSWER" | sed -n 's/^{"code":\([0-9]*\),.*/\1/p')
     MESSAGE=$(printf '%s' "$ANSWER" | sed -n 's/^[^,]*,"message":"\([^"]*\)".*/\1/p')
     [ -n "$MESSAGE" ] || MESSAGE=$ANSWER

@@ -13,6 +13,7 @@
 #   BASE_URL  where the admin API is   (http://127.0.0.1:8081)
 #   UPSTREAM  the upstream's name      (default)
 #   HOST, PORT  of a command that is given none
+#   DYNBALANCE_TOKEN  a bearer token, if the API asks for one
 #
 # Prints the answers as they come (status through jq, if there is one). Exit
 # status: 0 done, 1 refused, 2 wrong usage, 3 no answer.
@@ -26,6 +27,12 @@ usage() {
     exit 2
 }
 
+# What curl reads, so that no list of processes shows the token.
+credentials() {
+    [ -z "${DYNBALANCE_TOKEN-}" ] ||
+        printf 'header = "Authorization: Bearer %s"\n' "$DYNBALANCE_TOKEN"
+}
+
 # call METHOD PATH FIELD...: prints the answer; fails as the answer does.
 call() {
     method=$1
@@ -37,7 +44,7 @@ call() {
         shift
     done
     [ "$method" = POST ] || set -- -G "$@"
-    answer=$(curl -sS --max-time 10 "$@" "$BASE_URL$path") || return 3
+    answer=$(credentials | curl -K - -sS --max-time 10 "$@" "$BASE_URL$path") || return 3
     printf '%s\n' "$answer"
     case $answer in
         '{"code":200,'*) return 0 ;;

@@ -20,7 +20,7 @@ from dynbalance.hashes import hash_password, hash_token
 from dynbalance.net.tls import KeyPair
 from tests.endtoend.certificates import TlsCase
 from tests.endtoend.daemon import Daemon, endpoint
-from tests.endtoend.harness import LOOPBACK, ask, program, run
+from tests.endtoend.harness import LOOPBACK, ROOT, ask, program, run
 from tests.endtoend.servers import Backend
 from tests.net.authority import Authority
 
@@ -181,6 +181,27 @@ class CredentialTests(SecurityCase):
         for secret in (PASSWORD, "wr0ng-secret", HASH, *SECRETS.values(), *hashes):
             self.assertNotIn(secret, text)
         self.assertNotIn(PASSWORD.split()[1], text)
+
+
+class ClientTests(SecurityCase):
+    """What calls the API for people."""
+
+    def test_scripts(self) -> None:
+        """The shell scripts show the token of their environment."""
+        daemon = self.begin(CREDENTIALS)
+        known = {"BASE_URL": daemon.url, "HOST": LOOPBACK, "PORT": "8001", "INTERVAL": "0.2"}
+        token = {**known, "DYNBALANCE_TOKEN": SECRETS["agent"]}
+        script = str(ROOT / "etc" / "manage_servers.sh")
+        for environment, status in ((known, 1), (token, 0)):
+            done = subprocess.run(
+                ["sh", script, "add", LOOPBACK, "8000"],
+                env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+            self.assertEqual(status, done.returncode, done.stdout + done.stderr)
+        beat = ["sh", str(ROOT / "etc" / "heartbeat_client.sh")]
+        client = self.start("client", beat, self.directory("client"), token)
+        client.until(lambda: "✓ Heartbeat successful" in client.log(), "beats")
 
 
 class SignedTests(SecurityCase):
