@@ -20,6 +20,7 @@ PARTS = (
     ".ci", "bench", "docs", "dynbalance", "etc", "tests", "twisted",
     "CHANGELOG.rst", "LICENSE", "MANIFEST.in", "README.rst", "pyproject.toml", "setup.cfg",
 )
+SHIPPED = (".py", ".lua", ".html", ".css", ".js", ".svg")
 
 # twistd, but for its plugins: only those that were built may be found, whatever
 # else is installed.
@@ -74,7 +75,7 @@ class BuildTests(TestCase):
         """All files of the two packages, as they stand in the checkout."""
         files = {"twisted/plugins/dynbalance_plugin.py"}
         for file in (ROOT / "dynbalance").rglob("*"):
-            if file.suffix in (".py", ".lua", ".html") or file.name == "py.typed":
+            if file.suffix in SHIPPED or file.name == "py.typed":
                 files.add(str(file.relative_to(ROOT)))
         return files
 

@@ -8,5 +8,5 @@ L{dynbalance.admin.table} (which endpoints there are),
 L{dynbalance.admin.operations}, L{dynbalance.admin.history},
 L{dynbalance.admin.backup} and L{dynbalance.admin.happenings} (what is done),
 L{dynbalance.admin.views} and L{dynbalance.admin.answers} (what is said), beside them
-L{dynbalance.admin.pages} (what is no order: metrics, readiness, the dashboard).
+L{dynbalance.admin.pages} (what is no order: metrics, readiness) and L{dynbalance.admin.dashboard}.
 """

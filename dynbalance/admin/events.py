@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from dynbalance.admin.answers import Json
-from dynbalance.admin.crew import Counted, Live, Lives
-from dynbalance.admin.views import line_fields, moment
+from dynbalance.admin.crew import Live, Lives
+from dynbalance.admin.rates import Rates
+from dynbalance.admin.views import line_fields
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.changes import Line
 
@@ -55,8 +56,7 @@ class Watch:
         self.revision = -1
         self._available = True
         self._lives: Lives | None = None
-        self._counted: dict[str, Counted] = {}
-        self._counted_at = 0.0
+        self._rates = Rates()
 
     def tell(self, text: bytes) -> None:
         """Tell everybody."""
@@ -125,7 +125,7 @@ class Watch:
         """
         before, self._lives = self._lives, lives
         if before is None:
-            self._count(now)
+            self._rates.look(lives, now)
             return
         text = b""
         for key in sorted(before.keys() | lives.keys()):
@@ -143,43 +143,14 @@ class Watch:
 
     def tell_figures(self, now: float) -> None:
         """
-        What each server does: connections now, and the rest a second since this
-        was told last.
+        What each server does: connections now, how long answers take, and the
+        rest a second since this was told last.
         """
-        before, since = self._counted, self._counted_at
-        self._count(now)
-        if now <= since or self._lives is None:
+        if self._lives is None:
             return
-        servers: dict[str, Json] = {}
-        for server in self.upstream.servers:
-            live = self._lives.get(server.key)
-            if live is not None:
-                last = before.get(server.key, live.counted)
-                servers[server.key] = {
-                    "connections": server.load,
-                    "node_connections": live.held,
-                    **_rates(live.counted, last, now - since),
-                }
-        self.tell(event("figures", {"waiting": self.upstream.waiting, "servers": servers}))
-
-    def _count(self, now: float) -> None:
-        self._counted = {key: live.counted for key, live in (self._lives or {}).items()}
-        self._counted_at = now
-
-
-def _rates(counted: Counted, last: Counted, seconds: float) -> dict[str, Json]:
-    """What was counted in a second; a worker that starts anew counts from 0."""
-
-    def rate(now: int, before: int) -> Json:
-        return moment(max(0, now - before) / seconds)
-
-    return {
-        "requests": rate(counted.answers, last.answers),
-        "picks": rate(counted.picks, last.picks),
-        "errors": rate(counted.errors, last.errors),
-        "bytes_in": rate(counted.bytes_in, last.bytes_in),
-        "bytes_out": rate(counted.bytes_out, last.bytes_out),
-    }
+        told = self._rates.told(self.upstream, self._lives, now)
+        if told is not None:
+            self.tell(event("figures", told))
 
 
 def _state(live: Live) -> dict[str, Json]:

@@ -1,19 +1,16 @@
 """
-The pages beside the API: the dashboard, metrics, liveness and readiness.
+The pages beside the API: metrics, liveness and readiness, and the way to the dashboard.
 
 Knows what each says; refuses to know what is asked of the API.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Callable, Iterable
-from importlib import resources
 
 from prometheus_client.metrics_core import Metric
 
+from dynbalance.admin import dashboard
 from dynbalance.admin.answers import Answer, Json, Page
 from dynbalance.admin.api import Endpoint
 from dynbalance.admin.caller import Role
@@ -23,8 +20,6 @@ from dynbalance.admin.scene import Ask
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.lag import Lag
 from dynbalance.store.membership import Membership
-
-_INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 class Pages:
@@ -46,22 +41,12 @@ class Pages:
         self._balancer = balancer
         self._crew = crew
         self._metrics = Metrics(balancer, membership, doors, crew, lag)
-        self._dashboard = _dashboard()
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         get = (b"GET",)
         read = Role.READ
         return (
-            Endpoint(
-                b"/",
-                get,
-                None,
-                self.dashboard,
-                "Show the dashboard",
-                # It holds nothing of ours, and asks for what it shows.
-                needs=None,
-                produces="text/html",
-            ),
+            *dashboard.endpoints(),
             Endpoint(
                 b"/metrics",
                 get,
@@ -89,9 +74,6 @@ class Pages:
         """What this process counts of its traffic."""
         return self._metrics.traffic()
 
-    async def dashboard(self, ask: Ask) -> Page:
-        return self._dashboard
-
     async def metrics(self, ask: Ask) -> Page:
         return await self._metrics.page()
 
@@ -113,27 +95,3 @@ class Pages:
         if any(usable.values()):
             return Answer("Ready", data)
         return Answer("No upstream has a usable server", data, status=503)
-
-
-def _dashboard() -> Page:
-    """The page, and what it may do."""
-    body = resources.files(__package__).joinpath("dashboard.html").read_bytes()
-    policy = (
-        "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none';"
-        f" form-action 'none'; frame-ancestors 'none'; script-src {_sources(b'script', body)};"
-        f" style-src {_sources(b'style', body)}"
-    )
-    return Page(
-        content_type=b"text/html; charset=utf-8",
-        body=body,
-        headers=((b"content-security-policy", policy.encode("ascii")),),
-    )
-
-
-def _sources(tag: bytes, body: bytes) -> str:
-    """The hashes of what stands inline, so that nothing else runs."""
-    return " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode('ascii')}'"
-        for name, text in _INLINE.findall(body)
-        if name == tag
-    )

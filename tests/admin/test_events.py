@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from dynbalance.admin import feed as feed_module
 from dynbalance.admin.answers import Refused
 from dynbalance.admin.feed import Feed
+from dynbalance.admin.rates import LOOKS
 from dynbalance.admin.scene import Scene
 from dynbalance.balancer.balancer import UpstreamOrder
 from dynbalance.store.changes import Update
@@ -224,6 +225,27 @@ class FeedTests(ChangingCase):
         self.look(2)
         ((_, data),) = ear.heard("figures")
         self.assertEqual(data["servers"][A]["requests"], 0)
+
+    def test_latency(self) -> None:
+        """How long answers took is told of the last looks, for each server and together."""
+        self.order_of()
+        ear = self.listen()
+        self.look(2)
+        ear.heard()
+        server = self.upstream.server(A)
+        assert server is not None
+        for seconds in (0.002, 0.002, 0.002, 0.9):
+            server.times.note(seconds)
+        for _ in range(LOOKS):
+            self.look(2)
+            ((_, data),) = ear.heard("figures")
+            told = data["servers"][A]["latency"]
+            self.assertApproximates(0.002, told["p50"], 0.001)
+            self.assertApproximates(0.9, told["p99"], 0.2)
+            self.assertEqual(told, data["latency"])
+        self.look(2)
+        ((_, data),) = ear.heard("figures")
+        self.assertEqual(({}, {}), (data["latency"], data["servers"][A]["latency"]))
 
     def test_counted_anew(self) -> None:
         """A worker that counts from 0 again has not done less than nothing."""

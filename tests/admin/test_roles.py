@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs
 from dynbalance.admin.answers import Reply
 from dynbalance.admin.api import Api
 from dynbalance.admin.caller import Role
+from dynbalance.admin.dashboard import PARTS
 from dynbalance.admin.feed import Feed
 from dynbalance.admin.guard import Guard, Knowledge
 from dynbalance.admin.openapi import with_description
@@ -27,8 +28,9 @@ from tests.admin.test_api import CALLER, TTL, ApiCase
 from tests.admin.test_guard import basic
 
 WALL = 1_700_000_000.0
-NEEDS = {
+NEEDS: dict[str, Role | None] = {
     "/": None,
+    **{f"/dashboard/{name}": None for name in PARTS},
     "/healthz": None,
     "/metrics": Role.READ,
     "/openapi.json": Role.READ,

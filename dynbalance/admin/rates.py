@@ -1,0 +1,90 @@
+"""
+What the servers of an upstream do, in figures.
+
+Pure.  Knows what was counted at the last few looks, and makes rates and times of
+it; refuses to know who looks and who is told.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from dynbalance.admin.answers import Json
+from dynbalance.admin.crew import Counted, Lives
+from dynbalance.admin.views import moment
+from dynbalance.balancer.latency import BUCKETS, quantile
+from dynbalance.balancer.upstream import Upstream
+
+LOOKS = 10
+"""Looks over which latencies are told: of one alone, p99 would be the slowest answer."""
+
+
+class Rates:
+    """Those of one upstream."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, Mapping[str, Counted]]] = deque(maxlen=LOOKS)
+
+    def look(self, lives: Lives, now: float) -> None:
+        """@param now: in seconds."""
+        self._looks.append((now, {key: live.counted for key, live in lives.items()}))
+
+    def told(self, upstream: Upstream, lives: Lives, now: float) -> dict[str, Json] | None:
+        """
+        Connections now, the rest a second since the last look, and latencies over
+        the last L{LOOKS}; this is a look, too.
+
+        @return: C{None} when no time has passed.
+        """
+        (_, oldest), (since, last) = self._looks[0], self._looks[-1]
+        if now <= since:
+            return None
+        all_times = [0] * BUCKETS
+        servers: dict[str, Json] = {}
+        for server in upstream.servers:
+            live = lives.get(server.key)
+            if live is None:
+                continue
+            counted = live.counted
+            # Of a server that came since, what it did before is not known.
+            times = _since(counted.times, oldest.get(server.key, counted).times)
+            all_times = [sum(each) for each in zip(all_times, times, strict=True)]
+            servers[server.key] = {
+                "connections": server.load,
+                "node_connections": live.held,
+                **_rates(counted, last.get(server.key, counted), now - since),
+                "latency": _latency(times),
+            }
+        self.look(lives, now)
+        return {"waiting": upstream.waiting, "latency": _latency(all_times), "servers": servers}
+
+
+def _since(now: Sequence[int], before: Sequence[int]) -> list[int]:
+    """A worker that starts anew counts from 0."""
+    return [max(0, count - was) for count, was in zip(now, before, strict=True)]
+
+
+def _latency(times: Sequence[int]) -> dict[str, Json]:
+    """Seconds; nothing when nothing was answered."""
+    told: dict[str, Json] = {}
+    for name, part in (("p50", 0.5), ("p99", 0.99)):
+        seconds = quantile(times, part)
+        if seconds is not None:
+            told[name] = round(seconds, 6)
+    return told
+
+
+def _rates(counted: Counted, last: Counted, seconds: float) -> dict[str, Json]:
+    """What was counted in a second; likewise."""
+
+    def rate(now: int, before: int) -> Json:
+        return moment(max(0, now - before) / seconds)
+
+    return {
+        "requests": rate(counted.answers, last.answers),
+        "picks": rate(counted.picks, last.picks),
+        "errors": rate(counted.errors, last.errors),
+        "bytes_in": rate(counted.bytes_in, last.bytes_in),
+        "bytes_out": rate(counted.bytes_out, last.bytes_out),
+    }
