@@ -10,7 +10,7 @@ import attrs
 
 from dynbalance.config import Config, StoreConfig
 
-_LASTING = ("workers", "node", "state_dir", "demo")
+_LASTING = ("workers", "node", "state_dir", "demo", "tracing")
 """What a node is built on."""
 
 

@@ -19,6 +19,7 @@ from dynbalance.config import Config, HttpConfig, StreamConfig
 from dynbalance.http.accesslog import AccessLog
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
+from dynbalance.http.traced import TracedListener, Tracer
 from dynbalance.http.upstream import HttpUpstream
 from dynbalance.materials import Materials
 from dynbalance.net.deadlines import Deadlines
@@ -36,6 +37,7 @@ class Ground:
     What all traffic stands on, from the node's beginning to its end.
 
     @ivar wall: seconds since the epoch.
+    @ivar tracer: makes spans of requests; C{None} where nobody wants them.
     """
     balancer: Balancer
     hub: Hub
@@ -43,6 +45,7 @@ class Ground:
     names: Names
     pipes: Pipes
     wall: Callable[[], float]
+    tracer: Tracer | None = None
 
 
 @frozen(slots=True, kw_only=True)
@@ -118,13 +121,17 @@ class Listeners:
         """The listener of a table."""
         ground = self.ground
         if isinstance(table, HttpConfig):
-            return HttpListener(
+            kind = HttpListener if ground.tracer is None else TracedListener
+            listener = kind(
                 table,
                 self.upstreams,
                 ground.deadlines,
                 self._mount(table),
                 self._log(AccessLog, table),
             )
+            if ground.tracer is not None and isinstance(listener, TracedListener):
+                listener.tracer = ground.tracer
+            return listener
         usual = self._destination(table, table.upstream)
         return StreamListener(
             usual.options,

@@ -367,6 +367,8 @@ class Node(Service):
         if works.admin is not None:
             await works.admin.close()
         await works.store.close()
+        if works.tracing is not None:
+            await works.tracing.stop(self._reactor, FAREWELL)
         self._notifier.stop()
         self._log.info("{what} has ended", what="dynbalance" if self._inherited is None else "it")
 

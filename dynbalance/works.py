@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -19,7 +19,7 @@ from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.adminside import AdminSide
 from dynbalance.balancer.balancer import Balancer
-from dynbalance.config import Config
+from dynbalance.config import Config, TracingConfig
 from dynbalance.duties import Duties
 from dynbalance.errors import ConfigError, StoreUnusable
 from dynbalance.http.upstream import HttpUpstream
@@ -40,6 +40,9 @@ from dynbalance.traffic import Traffic
 from dynbalance.workers.crew import Crew
 from dynbalance.workers.orders import daemon_dir
 from dynbalance.workers.sockets import Inherited, Opened
+
+if TYPE_CHECKING:
+    from dynbalance.tracing import Tracing
 
 
 @frozen(slots=True, eq=False)
@@ -74,6 +77,7 @@ class Works:
     @ivar pages: what is served beside the admin API.
     @ivar logs: the access logs and the audit log.
     @ivar inherited: see L{dynbalance.service.Node}.
+    @ivar tracing: makes spans of requests; C{None} where nobody wants them.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class Works:
         @param crew: who serves, if it is not this process.
         @param taken: the sockets of a process whose place this one takes, by
             their endpoints; that process still has what only one may have.
-        @raise ConfigError: the store can never work.
+        @raise ConfigError: the store can never work, or tracing cannot.
         """
         self.config = config
         self._reactor = reactor
@@ -121,6 +125,7 @@ class Works:
             noted=self.keeper.note,
         )
         self.lag = Lag(reactor)
+        self.tracing = tracing_of(config.tracing, self.membership.node)
         self.duties = Duties(
             self.store,
             self.membership,
@@ -137,6 +142,7 @@ class Works:
                 names=Names(reactor, reactor),
                 pipes=Pipes(),
                 wall=wall,
+                tracer=self.tracing,
             )
         )
 
@@ -237,3 +243,23 @@ class Works:
 
     def _way(self, name: str) -> HttpUpstream | None:
         return self.traffic.upstreams.get(name)
+
+
+def tracing_of(table: TracingConfig, node: str) -> Tracing | None:
+    """
+    What makes spans, where somebody wants them.
+
+    @param node: this node's name.
+    @raise ConfigError: it cannot be.
+    """
+    if not table.enabled:
+        return None
+    try:
+        from dynbalance.tracing import Tracing
+
+        return Tracing(table.sample, node)
+    except ImportError as missing:
+        why = f"{missing.name} is missing: pip install 'dynbalance[otel]'"
+        raise ConfigError([f"tracing.enabled: {why}"]) from None
+    except ValueError as bad:
+        raise ConfigError([f"tracing: {bad}"]) from None

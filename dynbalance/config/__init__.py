@@ -31,6 +31,7 @@ from dynbalance.config.ranges import OptionError
 from dynbalance.config.root import DEFAULT_STATE_DIR, Config, UpstreamName
 from dynbalance.config.store import HeartbeatConfig, StoreConfig
 from dynbalance.config.storeurl import StoreKind, StoreUrl
+from dynbalance.config.tracing import TracingConfig
 from dynbalance.config.upstream import (
     HealthCheckConfig,
     ServerConfig,
@@ -64,6 +65,7 @@ __all__ = [
     "StoreUrl",
     "StreamConfig",
     "TokenConfig",
+    "TracingConfig",
     "UpstreamConfig",
     "UpstreamName",
     "UserConfig",

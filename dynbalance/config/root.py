@@ -15,6 +15,7 @@ from dynbalance.config.admin import AdminConfig
 from dynbalance.config.listeners import DEFAULT_UPSTREAM, HttpConfig, StreamConfig
 from dynbalance.config.ranges import NAME, SOME, matches, one_of, seconds, within
 from dynbalance.config.store import HeartbeatConfig, StoreConfig
+from dynbalance.config.tracing import TracingConfig
 from dynbalance.config.upstream import UpstreamConfig
 
 DEFAULT_STATE_DIR = "./dynbalance-state"
@@ -63,5 +64,6 @@ class Config:
     http: tuple[HttpConfig, ...] = (HttpConfig(),)
     stream: tuple[StreamConfig, ...] = (StreamConfig(),)
     admin: AdminConfig = field(factory=AdminConfig)
+    tracing: TracingConfig = field(factory=TracingConfig)
     state_dir: str = field(default=DEFAULT_STATE_DIR, validator=SOME)
     demo: bool = False

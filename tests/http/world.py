@@ -29,6 +29,7 @@ from dynbalance.config import HttpConfig, UpstreamConfig
 from dynbalance.http.accesslog import AccessLog
 from dynbalance.http.listener import HttpListener
 from dynbalance.http.mounted import Mount
+from dynbalance.http.traced import TracedListener, Tracer
 from dynbalance.http.upstream import HttpUpstream
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.dial import Target
@@ -195,6 +196,7 @@ class World:
         max_conns: int = 1000,
         down: int = 0,
         others: dict[str, int] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """
         @param hosts: instead of the backends' addresses: their names.
@@ -264,13 +266,16 @@ class World:
         }
         self.upstream = self.upstreams["default"]
         self.log = io.StringIO()
-        self.listener = HttpListener(
+        kind = HttpListener if tracer is None else TracedListener
+        self.listener = kind(
             HttpConfig(**(http or {})),
             self.upstreams,
             self.deadlines,
             mounted,
             AccessLog("web", self.log, lambda: 0.0, self.clock.seconds),
         )
+        if tracer is not None and isinstance(self.listener, TracedListener):
+            self.listener.tracer = tracer
         self.port = self.hub.listenTCP(0, self.listener, interface="127.0.0.1")
 
     # Time
