@@ -279,13 +279,16 @@ def refuse_strangers(
     @param fetch_site: C{Sec-Fetch-Site}.
     @raise Refused: for an order from a page of somebody else.
     """
-    foreign = fetch_site is not None and fetch_site.strip() not in (b"same-origin", b"none")
-    if origin is not None:
+    foreign = False
+    if fetch_site is not None:
+        # The browser has compared, and by what it sees; a proxy may change Host.
+        foreign = fetch_site.strip() not in (b"same-origin", b"none")
+    elif origin is not None:
         try:
             theirs = urlsplit(origin).netloc.lower()
         except ValueError:
             theirs = b""
-        foreign = foreign or not theirs or theirs != (host or b"").lower()
+        foreign = not theirs or theirs != (host or b"").lower()
     if foreign:
         raise Refused(403, "Orders from pages of another origin are refused")
 

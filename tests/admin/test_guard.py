@@ -286,6 +286,7 @@ class AdmissionTests(GuardCase):
         for origin, site, status in (
             (None, None, 200), (b"http://a:1", None, 200), (None, b"same-origin", 200),
             (None, b"none", 200), (b"HTTPS://A:1", b"same-origin", 200),
+            (b"http://b", b"same-origin", 200),
             (b"http://b", None, 403), (b"null", None, 403), (b"http://[", None, 403),
             (None, b"cross-site", 403), (None, b"same-site", 403), (b"http://a:1", b"x", 403),
         ):  # fmt: skip

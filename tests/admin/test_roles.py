@@ -6,10 +6,11 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
+from attrs import evolve
 from twisted.internet.defer import succeed
 from twisted.logger import capturedLogs
 
-from dynbalance.admin.answers import Reply
+from dynbalance.admin.answers import Answer, Page, Reply
 from dynbalance.admin.api import Api
 from dynbalance.admin.caller import Role
 from dynbalance.admin.dashboard import PARTS
@@ -19,6 +20,7 @@ from dynbalance.admin.openapi import with_description
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.passwords import Passwords
+from dynbalance.admin.scene import Ask
 from dynbalance.admin.table import UpstreamApi
 from dynbalance.admin.tokens import Tokens
 from dynbalance.admin.trail import Trail
@@ -26,6 +28,7 @@ from dynbalance.config import TokenConfig, UserConfig
 from dynbalance.hashes import hash_password, hash_token
 from tests.admin.test_api import CALLER, TTL, ApiCase
 from tests.admin.test_guard import basic
+from tests.health.stores import order
 
 WALL = 1_700_000_000.0
 NEEDS: dict[str, Role | None] = {
@@ -92,8 +95,8 @@ class GuardedCase(ApiCase):
         passwords = Passwords(
             users, lambda check: succeed(check()), self.clock.seconds, b"key"
         )
-        guard = Guard(Knowledge(tokens=TOKENS, passwords=passwords))
-        trail = Trail(self.paper, lambda: WALL, operations.scene)
+        self.guard = Guard(Knowledge(tokens=TOKENS, passwords=passwords))
+        self.trail = Trail(self.paper, lambda: WALL, operations.scene)
         self.api = Api(
             with_description(
                 (
@@ -101,8 +104,8 @@ class GuardedCase(ApiCase):
                     *Pages(self.balancer, self.membership).endpoints(),
                 )
             ),
-            guard,
-            trail,
+            self.guard,
+            self.trail,
         )
 
     def by(
@@ -211,6 +214,20 @@ class TrailTests(GuardedCase):
             [("10.0.0.1:80", "default"), ("10.0.0.1:81", "default")],
             sorted((each["server"], each["upstream"]) for each in done["changes"]),
         )
+
+    def test_others(self) -> None:
+        """What somebody else changed meanwhile is not in the line."""
+        (add,) = [each for each in self.api.endpoints if each.path == b"/upstream/add"]
+
+        async def act(ask: Ask) -> Answer | Page:
+            await self.store.add("default", order(9999), "somebody else")
+            return await add.act(ask)
+
+        self.api = Api([evolve(add, act=act)], self.guard, self.trail)
+        self.by(Role.ADMIN, "add", host="10.0.0.1", port=80)
+        (line,) = self.paper.lines
+        self.assertEqual("10.0.0.1:80", line["server"])
+        self.assertNotIn("changes", line)
 
     def test_import(self) -> None:
         """The document of an import is not repeated, what it changed is."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -202,6 +203,21 @@ class ClientTests(SecurityCase):
         beat = ["sh", str(ROOT / "etc" / "heartbeat_client.sh")]
         client = self.start("client", beat, self.directory("client"), token)
         client.until(lambda: "✓ Heartbeat successful" in client.log(), "beats")
+
+
+    def test_rotation(self) -> None:
+        """An audit log that was moved away is begun anew at USR1, and at HUP."""
+        audit = Path(self.directory("audit")) / "audit.log"
+        daemon = self.begin(f"audit_log = {json.dumps(str(audit))}")
+        for number, signal_number in enumerate((signal.SIGUSR1, signal.SIGHUP)):
+            self.assertEqual(200, self.add(number=8000 + number))
+            audit.rename(f"{audit}.{number}")
+            daemon.process.signal(signal_number)
+            daemon.process.until(audit.exists, "opens it anew")
+        self.assertEqual(200, self.add(number=8002))
+        files = [audit.with_name("audit.log.0"), audit.with_name("audit.log.1"), audit]
+        told = [json.loads(file.read_text())["server"] for file in files]
+        self.assertEqual([f"{LOOPBACK}:{8000 + number}" for number in range(3)], told)
 
 
 class SignedTests(SecurityCase):
