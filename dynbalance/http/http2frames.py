@@ -34,8 +34,9 @@ PER_SECOND = 33.0
 """How fast the allowance fills up again, as in nghttp2."""
 
 _HEAD = 9
-_END_STREAM, _END_HEADERS = 1, 4
-_DATA, _HEADERS, _CONTINUATION, GOAWAY = 0, 1, 9, 7
+_END_STREAM, _END_HEADERS, _PADDED = 1, 4, 8
+_DATA, _HEADERS, _SETTINGS, _CONTINUATION, GOAWAY = 0, 1, 4, 9, 7
+_TEN_SETTINGS = 60
 
 
 class BadFrames(Exception):
@@ -102,6 +103,9 @@ class FrameReader:
             if len(data) < end:
                 break
             kind, flags = data[at + 3], data[at + 4]
+            if kind == _DATA and flags & _PADDED and size:
+                # Padding is no body.
+                size = max(0, size - 1 - data[at + _HEAD])
             self._judge(kind, flags, size)
             yield Frame(kind, data[at:end])
             at = end
@@ -118,15 +122,16 @@ class FrameReader:
                 return
         elif kind == _DATA and (size or flags & _END_STREAM):
             return
-        self.spend()
+        self.spend(1.0 + size // _TEN_SETTINGS if kind == _SETTINGS else 1.0)
 
-    def spend(self) -> None:
+    def spend(self, frames: float = 1.0) -> None:
         """
         The client did something that leads to nothing.
 
+        @param frames: how many frames that is worth.
         @raise BadFrames: that was once too often.
         """
-        self._left -= 1.0
+        self._left -= frames
         if self._left < 0.0:
             now = self._now()
             self._left += min(float(ALLOWANCE), (now - self._since) * PER_SECOND)

@@ -12,6 +12,8 @@ from hpack import Encoder
 import dynbalance
 from dynbalance.store import codec, snapshotfile
 from dynbalance.store.contract import Snapshot
+from tests.hostile.corpus import REQUESTS, RESPONSES, STREAMS
+from tests.hostile.test_streams import frames
 from tests.http import test_framing
 from tests.net import test_clienthello, test_proxyprotocol
 
@@ -59,6 +61,12 @@ def _http2_frames() -> list[bytes]:
     frames += [b"\0\0\0\4\0\0\0\0\0", b"\0\0\4\x03\0\0\0\0\1\0\0\0\0"]
     frames.append(b"\0\0\x08\6\0\0\0\0\0" + b"p" * 8)
     return [*frames, b"".join(frames)]
+
+
+def _streams() -> list[bytes]:
+    return [
+        frames(case, Encoder(), continued) for case in STREAMS for continued in (False, True)
+    ] + _http2_frames()
 
 
 def _hellos() -> list[bytes]:
@@ -134,6 +142,9 @@ SEEDS = {
     "chunked": _chunked,
     "http2_fields": _http2_fields,
     "http2_frames": _http2_frames,
+    "http1_client": lambda: [case.sent for case in REQUESTS if len(case.sent) < 500],
+    "http2_client": _streams,
+    "server": lambda: [case.sent for case in RESPONSES if len(case.sent) < 500],
     "proxy": lambda: [*test_proxyprotocol.GOOD, *test_proxyprotocol.BROKEN],
     "hello": _hellos,
     "config": _configs,

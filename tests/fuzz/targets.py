@@ -42,6 +42,7 @@ from dynbalance.net.clienthello import MAX_HELLO, NotTls, read_hello
 from dynbalance.net.proxyprotocol import BrokenHeader, PrefaceReader, header
 from dynbalance.store import codec, snapshotfile
 from dynbalance.store.contract import ServerRecord
+from tests.fuzz import connections
 from tests.http.test_readings import (
     Reading as Message,
 )
@@ -211,6 +212,21 @@ def http2_frames(data: bytes) -> None:
     whole = outcome([data])
     assert outcome(_pieces(data)) == whole
     assert data[len(PREFACE) :].startswith(b"".join(whole[0]))
+
+
+# Whole connections
+
+
+def http1_client(data: bytes) -> None:
+    connections.http1_client(data, _pieces(data))
+
+
+def http2_client(data: bytes) -> None:
+    connections.http2_client(data, _pieces(data))
+
+
+def server(data: bytes) -> None:
+    connections.server(data, _pieces(data))
 
 
 # What comes before a connection's own bytes
@@ -446,6 +462,9 @@ TARGETS = {
     "chunked": Target(chunked, _HTTP_WORDS),
     "http2_fields": Target(http2_fields),
     "http2_frames": Target(http2_frames),
+    "http1_client": Target(http1_client, _HTTP_WORDS),
+    "http2_client": Target(http2_client),
+    "server": Target(server, _HTTP_WORDS),
     "proxy": Target(
         proxy, (b"PROXY ", b"TCP4 ", b"TCP6 ", b"UNKNOWN", b"::1", b"1.2.3.4", b" 80", b"\r\n")
     ),

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import TARGETS
 
-ROUNDS = {"config": 60, "store_server": 500}
+ROUNDS = dict.fromkeys(("http1_client", "server", "store_server"), 400)
+ROUNDS |= {"config": 60, "http2_client": 200}
 USUAL = 1200
 
 SNAPSHOT = b'{"kind":"dynbalance snapshot","version":1,"store":"x","written":%b}'

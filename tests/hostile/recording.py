@@ -20,6 +20,7 @@ _START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e\x80-\xff]+ HTTP/1
 _FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\Z")
 _CHUNKS = re.compile(rb"(?:[1-9a-f][0-9a-f]*\r\n.*\r\n)*0\r\n\r\n\Z", re.DOTALL)
 _LONGEST = 2**20
+_ASCII = bytes(range(128)) + b"x" * 128
 
 
 class Recorder:
@@ -49,8 +50,13 @@ class Recorder:
         self.raw += data
         complete: list[Asked] = []
         while data and not self.broken:
+            if not self._bytes:
+                # h11 takes no other bytes in a target; servers do, and we pass them on.
+                line, end, rest = data.partition(b"\r\n")
+                self._h11.receive_data(line.translate(_ASCII) + end + rest)
+            else:
+                self._h11.receive_data(data)
             self._bytes += data
-            self._h11.receive_data(data)
             data = b""
             try:
                 while (event := self._h11.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
@@ -74,6 +80,7 @@ class Recorder:
         names = [line.partition(b":")[0].lower() for line in lines[1:]]
         if not _START.match(lines[0]):
             self.broken.append(f"the request line {lines[0]!r}")
+            lines[0] = b"- - -"
         self.broken += [f"the line {line!r}" for line in lines[1:] if not _FIELD.match(line)]
         if names.count(b"host") != 1:
             self.broken.append(f"{names.count(b'host')} times Host")
@@ -89,7 +96,7 @@ class Recorder:
             self.broken.append(f"the body {body!r}")
         return Asked(
             self._request.method,
-            self._request.target,
+            lines[0].split(b" ")[1],
             self._body,
             tuple((bytes(name), bytes(value)) for name, value in self._request.headers),
         )
