@@ -15,6 +15,7 @@ LAST = b"0\r\n\r\n"
 """The end of a chunked body."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_PLAIN = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\Z")
 _MAX_LINE = 4096
 _MAX_TRAILERS = 16384
@@ -52,6 +53,22 @@ class ChunkedDecoder:
         payload = []
         at = 0
         while at < len(data) and not self.done:
+            if self._state == _SIZE_LINE and not self._line:
+                # Nearly all chunks come whole and plain: four lines' worth of
+                # looking at once.
+                plain = _PLAIN.match(data, at)
+                if plain is not None:
+                    begin = plain.end()
+                    size = int(plain[1], 16)
+                    if data.startswith(b"\r\n", begin + size):
+                        at = begin + size + 2
+                        if size:
+                            payload.append(data[begin : begin + size])
+                            if self._overhead:
+                                self._overhead = max(0, self._overhead - size)
+                        else:
+                            self.done = True
+                        continue
             if self._state == _DATA:
                 piece = data[at : at + self._left]
                 payload.append(piece)

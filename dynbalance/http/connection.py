@@ -247,11 +247,11 @@ class ServerConnection(Protocol):
         self._remaining = length - (len(data) - at) if length >= 0 else 0
         self.phase = Phase.BODY
         self._reusable = head.keep_alive
-        self.wait(self.upstream.settings.read_timeout)
         if length == CHUNKED:
             self._decoder = ChunkedDecoder()
             self._read_chunks(data[at:], head)
         else:
+            self.wait(self.upstream.settings.read_timeout)
             if length == UNTIL_CLOSE:
                 self._remaining = UNTIL_CLOSE
             exchange.respond(head, length, data, at, last=False)

@@ -339,6 +339,8 @@ class ChunkedTests(SynchronousTestCase):
         (b'1;x="\xe4 y"\r\na\r\n0\r\n\r\n', b"a"),
         (b"2\r\n\r\n\r\n0\r\n\r\n", b"\r\n"),
         (b"1\r\na\r\n0\r\nX: y\r\nContent-Length: 5\r\nZ:\r\n\r\n", b"a"),
+        (b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", b"\r\n0\r\n\r\n"),
+        (b"1;x\r\na\r\n2\r\nbc\r\n1;y\r\nd\r\n0\r\n\r\n", b"abcd"),
     )
 
     BAD = (
@@ -372,6 +374,7 @@ class ChunkedTests(SynchronousTestCase):
         b"1;" + b"x" * 5000 + b"\r\na\r\n",
         b"0\r\n" + b"X: y\r\n" * 5000,
         (b"1;" + b"x" * 1000 + b"\r\na\r\n") * 20,
+        (b"1;" + b"x" * 1000 + b"\r\na\r\n1\r\na\r\n") * 20,
     )
 
     def test_good(self) -> None:
@@ -406,6 +409,22 @@ class ChunkedTests(SynchronousTestCase):
         decoder = ChunkedDecoder()
         piece = b"1000;signature=" + b"x" * 64 + b"\r\n" + b"y" * 4096 + b"\r\n"
         self.assertEqual(sum(len(decoder.feed(piece)[0]) for _ in range(1000)), 4096000)
+
+    def test_next_message(self) -> None:
+        """Nothing that follows the end is taken, even if it looks like more of the body."""
+        for rest in (LAST, chunk(b"a") + LAST, b"\r\n"):
+            for body in (b"", b"a"):
+                data = (chunk(body) if body else b"") + LAST
+                decoder = ChunkedDecoder()
+                self.assertEqual(decoder.feed(data + rest), (body, len(data)))
+                self.assertTrue(decoder.done)
+
+    def test_longest(self) -> None:
+        """A chunk of any size is waited for; its end is not looked for before."""
+        decoder = ChunkedDecoder()
+        data = b"fffffffffffffff\r\n" + LAST
+        self.assertEqual(decoder.feed(data), (LAST, len(data)))
+        self.assertFalse(decoder.done)
 
     def test_written(self) -> None:
         """What is written here is read here."""
