@@ -151,7 +151,8 @@ def main() -> None:
         scratch = Path(directory)
         scratch.chmod(0o755)
         ports = [free_port() for _ in range(3)]
-        started.enter_context(peers.backend(scratch, cores[0], tuple(ports)))
+        servers = tuple(f"127.0.0.1:{port}" for port in ports)
+        started.enter_context(peers.backend(scratch, cores[0], servers))
         daemons = [(way, *daemon(scratch, way, theirs, ports)) for way in WAYS]
         for _, running, _ in daemons:
             started.enter_context(running)

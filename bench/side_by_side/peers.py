@@ -20,12 +20,14 @@ class Behind:
     """
     What the balancers stand before.
 
-    @ivar http: ports of the HTTP servers.
+    @ivar http: addresses of the HTTP servers.
     @ivar redis: port of the Redis.
+    @ivar keeps: whether connections to the servers are kept.
     """
 
-    http: tuple[int, ...]
+    http: tuple[str, ...]
     redis: int
+    keeps: bool = True
 
 
 def _temporary(scratch: Path, prefix: str) -> str:
@@ -33,7 +35,7 @@ def _temporary(scratch: Path, prefix: str) -> str:
     return "".join(f"{name}_temp_path {scratch}/{prefix}-{name};\n" for name in names)
 
 
-def backend(scratch: Path, core: int, ports: tuple[int, ...]) -> Running:
+def backend(scratch: Path, core: int, addresses: tuple[str, ...]) -> Running:
     """
     An nginx that answers C{/} and C{/rich} with 32 bytes (the latter with
     twelve fields), C{/chunked.html} with 1 KiB in chunks, C{/large} with
@@ -51,7 +53,7 @@ def backend(scratch: Path, core: int, ports: tuple[int, ...]) -> Running:
         "error_log stderr crit; events { worker_connections 16384; }\n"
         f"http {{ access_log off; {_LONG} keepalive_timeout 600s; client_max_body_size 0;\n"
         f"sendfile on; types {{ text/html html; }} {_temporary(scratch, 'backend')} server {{\n"
-        + "".join(f"listen 127.0.0.1:{port} backlog=8192;\n" for port in ports)
+        + "".join(f"listen {address} backlog=8192;\n" for address in addresses)
         + f'root {www}; location = / {{ return 200 "{"0123456789abcdef" * 2}"; }}\n'
         f'location = /rich {{ {fields} return 200 "{"0123456789abcdef" * 2}"; }}\n'
         # What SSI has worked on has no length beforehand: it is sent in chunks.
@@ -60,7 +62,8 @@ def backend(scratch: Path, core: int, ports: tuple[int, ...]) -> Running:
         "location = /post { proxy_pass http://127.0.0.1:1; error_page 502 =200 @taken; }\n"
         'location @taken { return 200 "taken"; } } }\n'
     )
-    return Running("backend", ["nginx", "-c", str(conf), "-p", str(scratch)], core, http=ports[0])
+    command = ["nginx", "-c", str(conf), "-p", str(scratch)]
+    return Running("backend", command, core, http=int(addresses[0].rpartition(":")[2]))
 
 
 def redis(core: int, port: int) -> Running:
@@ -72,7 +75,8 @@ def redis(core: int, port: int) -> Running:
 def nginx(scratch: Path, core: int, behind: Behind) -> Running:
     """With keep-alive on both sides and dynbalance's request fields."""
     http, stream, bulk = free_port(), free_port(), free_port()
-    servers = "".join(f"server 127.0.0.1:{port} max_conns=0; " for port in behind.http)
+    servers = "".join(f"server {address} max_conns=0; " for address in behind.http)
+    kept = f"keepalive 128; {_LONG}" if behind.keeps else ""
     conf = scratch / "nginx.conf"
     conf.write_text(
         f"load_module {STREAM_MODULE};\n"
@@ -80,7 +84,7 @@ def nginx(scratch: Path, core: int, behind: Behind) -> Running:
         "error_log stderr crit; events { worker_connections 16384; }\n"
         f"http {{ access_log off; {_LONG} keepalive_timeout 600s; client_max_body_size 0;\n"
         f"proxy_max_temp_file_size 0; {_temporary(scratch, 'nginx')}\n"
-        f"upstream b {{ least_conn; {servers} keepalive 128; {_LONG} }}\n"
+        f"upstream b {{ least_conn; {servers} {kept} }}\n"
         f"server {{ listen 127.0.0.1:{http} backlog=8192; location / {{ proxy_pass http://b;\n"
         'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off;\n'
         "proxy_set_header Host $http_host; proxy_set_header X-Real-IP $remote_addr;\n"
@@ -89,7 +93,7 @@ def nginx(scratch: Path, core: int, behind: Behind) -> Running:
         "stream { access_log off;\n"
         f"server {{ listen 127.0.0.1:{stream} backlog=8192;"
         f" proxy_pass 127.0.0.1:{behind.redis}; }}\n"
-        f"server {{ listen 127.0.0.1:{bulk}; proxy_pass 127.0.0.1:{behind.http[0]}; }} }}\n"
+        f"server {{ listen 127.0.0.1:{bulk}; proxy_pass {behind.http[0]}; }} }}\n"
     )
     command = ["nginx", "-c", str(conf), "-p", str(scratch)]
     return Running("nginx", command, core, http=http, stream=stream, bulk=bulk)
@@ -98,7 +102,8 @@ def nginx(scratch: Path, core: int, behind: Behind) -> Running:
 def haproxy(scratch: Path, core: int, behind: Behind) -> Running:
     """With one thread, reuse of connections, and splicing."""
     http, stream, bulk = free_port(), free_port(), free_port()
-    servers = "".join(f"  server s{port} 127.0.0.1:{port}\n" for port in behind.http)
+    servers = "".join(f"  server s{n} {address}\n" for n, address in enumerate(behind.http))
+    reuse = "http-reuse always" if behind.keeps else "option http-server-close"
     conf = scratch / "haproxy.cfg"
     conf.write_text(
         "global\n  nbthread 1\n  maxconn 6000\n"
@@ -106,11 +111,11 @@ def haproxy(scratch: Path, core: int, behind: Behind) -> Running:
         "  option splice-auto\n"
         f"frontend f\n  mode http\n  bind 127.0.0.1:{http}\n  option forwardfor\n"
         "  default_backend b\n"
-        f"backend b\n  mode http\n  balance leastconn\n  http-reuse always\n{servers}"
+        f"backend b\n  mode http\n  balance leastconn\n  {reuse}\n{servers}"
         f"listen s\n  mode tcp\n  bind 127.0.0.1:{stream}\n"
         f"  server r 127.0.0.1:{behind.redis}\n"
         f"listen l\n  mode tcp\n  bind 127.0.0.1:{bulk}\n"
-        f"  server r 127.0.0.1:{behind.http[0]}\n"
+        f"  server r {behind.http[0]}\n"
     )
     return Running(
         "haproxy", ["haproxy", "-db", "-f", str(conf)], core,
@@ -118,11 +123,14 @@ def haproxy(scratch: Path, core: int, behind: Behind) -> Running:
     )
 
 
-def dynbalance(scratch: Path, core: int, behind: Behind) -> Running:
+def dynbalance(
+    scratch: Path, core: int, behind: Behind, name: str = "dynbalance", checkout: Path = CHECKOUT
+) -> Running:
     """The daemon as it is installed, with its defaults."""
     http, stream, bulk, admin = (free_port() for _ in range(4))
-    servers = ", ".join(_server(port) for port in behind.http)
-    conf = scratch / "dynbalance.toml"
+    servers = ", ".join(_server(address) for address in behind.http)
+    kept = "" if behind.keeps else "keepalive = 0\n"
+    conf = scratch / f"{name}.toml"
     conf.write_text(
         '[store]\nurl = "memory:"\n'
         f'[[http]]\nlisten = "tcp:{http}:interface=127.0.0.1"\n'
@@ -130,18 +138,18 @@ def dynbalance(scratch: Path, core: int, behind: Behind) -> Running:
         f'[[stream]]\nlisten = "tcp:{stream}:interface=127.0.0.1"\nupstream = "redis"\n'
         f'[[stream]]\nlisten = "tcp:{bulk}:interface=127.0.0.1"\nupstream = "one"\n'
         f'[admin]\nlisten = "tcp:{admin}:interface=127.0.0.1"\n'
-        f"[upstreams.default]\nkeepalive_requests = 2147483647\nservers = [{servers}]\n"
-        f"[upstreams.redis]\nservers = [{_server(behind.redis)}]\n"
+        f"[upstreams.default]\nkeepalive_requests = 2147483647\n{kept}servers = [{servers}]\n"
+        f"[upstreams.redis]\nservers = [{_server(f'127.0.0.1:{behind.redis}')}]\n"
         f"[upstreams.one]\nservers = [{_server(behind.http[0])}]\n"
     )
     command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
     command += ["--nodaemon", "--pidfile=", "dynbalance", "--config", str(conf)]
-    command += ["--state-dir", str(scratch / "state")]
+    command += ["--state-dir", str(scratch / f"{name}-state")]
     return Running(
-        "dynbalance", command, core,
-        http=http, stream=stream, bulk=bulk, environment={"PYTHONPATH": str(CHECKOUT)},
+        name, command, core,
+        http=http, stream=stream, bulk=bulk, environment={"PYTHONPATH": str(checkout)},
     )
 
 
-def _server(port: int) -> str:
-    return f'{{ address = "127.0.0.1:{port}", max_conns = 0 }}'
+def _server(address: str) -> str:
+    return f'{{ address = "{address}", max_conns = 0 }}'
