@@ -13,6 +13,8 @@ from datetime import datetime, timezone
 from typing import IO, Any, Protocol
 from weakref import WeakValueDictionary
 
+from dynbalance.log import Logger
+
 
 class Out(Protocol):
     """What lines are written to: an open file of text, or something like it."""
@@ -30,8 +32,11 @@ class LogFile:
     @raise OSError: it cannot be written.
     """
 
+    _log = Logger()
+
     def __init__(self, to: str) -> None:
         self._to = to
+        self._losing = False
         self._out = self._opened()
 
     def __del__(self) -> None:
@@ -52,7 +57,18 @@ class LogFile:
             before.close()
 
     def write(self, text: str) -> object:
-        return self._out.write(text)
+        """Never fails: what finds no room is lost, and that is said once."""
+        try:
+            self._out.write(text)
+        except OSError as failed:
+            if not self._losing:
+                self._log.error("Lines of {to} are lost: {why}", to=self._to, why=failed.strerror)
+            self._losing = True
+        else:
+            if self._losing:
+                self._log.info("{to} takes lines again", to=self._to)
+            self._losing = False
+        return None
 
     def flush(self) -> object:
         return self._out.flush()

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 import threading
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from dynbalance.accesslog import appended
+from dynbalance.accesslog import LogFile, appended
 from tests.temporary import Temporary
 
 LONG = 30_000
@@ -49,3 +50,24 @@ class AppendedTests(Temporary, TestCase):
             self.assertEqual(size, os.path.getsize(path))
         with open(path, encoding="utf-8") as lines:
             self.assertEqual("one\nzwei \u00e4\n", lines.read())
+
+
+class LogFileTests(Temporary, TestCase):
+    """L{LogFile}."""
+
+    def test_full_disk(self) -> None:
+        """Lines that find no room are lost, and nothing else is; that is said once."""
+        path = self.mktemp()
+        os.symlink("/dev/full", path)
+        log = LogFile(path)
+        with capturedLogs() as said:
+            for _ in range(3):
+                log.write("lost\n")
+            os.remove(path)
+            log.reopen()
+            log.write("kept\n")
+            log.write("kept\n")
+        self.assertEqual(["error", "info"], [event["log_level"].name for event in said])
+        self.assertIn("No space left", said[0]["why"])
+        with open(path) as lines:
+            self.assertEqual("kept\nkept\n", lines.read())
