@@ -289,7 +289,7 @@ class EndToEndCase(SynchronousTestCase):
                 **environment,
             },
         )
-        self.addCleanup(self._assert_sound, started)
+        self.addCleanup(self.assert_sound, started)
         self.addCleanup(self._end, started)
         return started
 
@@ -298,7 +298,7 @@ class EndToEndCase(SynchronousTestCase):
         log = started.log()
         assert "Traceback" not in log and "Unhandled" not in log, log
 
-    def _assert_sound(self, started: Program) -> None:
+    def assert_sound(self, started: Program) -> None:
         """Whatever a test does, the daemon's counts agree with each other."""
         wrong = started.lines_with("An invariant is violated")
         assert not wrong, "".join(wrong)

@@ -138,7 +138,7 @@ class Oracle:
                 connection = http.client.HTTPConnection(LOOPBACK, port, timeout=20)
             number += 1
             asked = Asked(f"{who}-{number}", chance.choice(("GET", "GET", "PUT", "POST")), port)
-            size = 0 if asked.method == "GET" else chance.choice((1, 1000, 100_000))
+            size = 0 if asked.method == "GET" else chance.choice((1, 1000, 50_000))
             try:
                 asked.outcome = self._ask(connection, asked, chance.randbytes(size))
             except (OSError, http.client.HTTPException):
@@ -166,20 +166,25 @@ class Oracle:
         wanted = f"{asked.name} {digest}".encode()
         return "200" if answer == wanted + (b" " + PAD if target == "/long" else b"") else "wrong"
 
-    def verdict(self) -> Verdict:
-        """What is to be said of all of it; to be asked when it has stopped."""
+    def verdict(self, port: int = 0) -> Verdict:
+        """
+        What is to be said of it; to be asked when it has stopped.
+
+        @param port: of a daemon, for what its clients have asked; 0 for all.
+        """
+        everything = [asked for asked in self._asked if port in (0, asked.port)]
         begun: Counter[str] = Counter()
         whole: Counter[str] = Counter()
         for server in self.servers:
             begun += server.recorded("begun")
             whole += server.recorded("whole")
         violations = []
-        for asked in self._asked:
+        for asked in everything:
             if asked.outcome == "wrong":
                 violations.append(f"{asked.name} {asked.method}: an answer to something else")
             if asked.outcome == "200" and not whole[asked.name]:
                 violations.append(f"{asked.name} {asked.method}: answered, and no server had it")
             if asked.method == "POST" and begun[asked.name] > 1:
                 violations.append(f"{asked.name} POST: begun {begun[asked.name]} times")
-        outcomes = Counter(f"{asked.method} {asked.outcome}" for asked in self._asked)
+        outcomes = Counter(f"{asked.method} {asked.outcome}" for asked in everything)
         return Verdict(outcomes, violations)
