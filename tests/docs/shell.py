@@ -35,6 +35,9 @@ _PROGRAMS = {
     "dynbalancectl": "-m dynbalance.ctl",
     "python": "",
 }
+_NOTICE = re.compile(r"(?m)^bash: line \d+: +\d+ Killed.*\n?")
+"""What the shell says at some moment after a kill -9."""
+
 _INSTALLS = re.compile(r"-m venv|pip install")
 
 
@@ -122,7 +125,7 @@ class PageCase(EndToEndCase):
             )
             shell.stdin.flush()
             wait_until(lambda done=done: done.exists() and done.read_text(), step.command, BOUND)
-            output = said.read_text()
+            output = _NOTICE.sub("", said.read_text())
             expected = tuple(map(free, step.output))
             if "kill " not in step.command:
                 self.assertEqual("0\n", done.read_text(), f"{step.command}\n{output}")
