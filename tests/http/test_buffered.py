@@ -136,6 +136,20 @@ class BufferedTests(HttpTestCase):
         server.send(OK)
         self.assertEqual(OK, client.take())
 
+    def test_time(self) -> None:
+        """The server's time begins when the body is here."""
+        world = self.world()
+        client = world.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+        world.wait(5.0)
+        client.send(b"2")
+        server = world.backends[0].accept()
+        server.take()
+        world.wait(0.25)
+        server.send(OK)
+        client.take()
+        self.assertAlmostEqual(world.servers[0].times.total, 0.25, 2)
+
     def test_at_once(self) -> None:
         """A request that comes with all its body goes on at once, and so does the next."""
         world = self.world()

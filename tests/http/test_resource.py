@@ -90,6 +90,21 @@ class ResourceTests(HttpTestCase):
         )
         self.assertIn(b"X-Real-IP: 9.9.9.9\r\n", got)
 
+    def test_time(self) -> None:
+        """The server's time begins with the request, though the hub did not bring it."""
+        world = self.site()
+        render = world.resource.render
+
+        def after_a_minute(request: Any) -> int:
+            world.hub.now -= 60.0
+            return render(request)
+
+        self.patch(world.resource, "render", after_a_minute)
+        _, server, _ = world.request(GET_APP)
+        server.send(OK)
+        self.assertLess(world.servers[0].times.total, 1.0)
+        self.assertEqual(sum(world.servers[0].times.counts), 1)
+
     def test_key_and_cookie(self) -> None:
         """A policy with a key has it here, too, and cookies keep clients."""
         world = self.site(3, upstream={"policy": "hash", "hash_key": "$arg_k", "keepalive": 0})

@@ -53,6 +53,18 @@ class TimesTests(HttpTestCase):
         self.assertEqual(client.take(), OK)
         self.assertEqual([noted(each.times) for each in world.servers], [[3.0], [0.3]])
 
+    def test_retry(self) -> None:
+        """Likewise after a server that said nothing."""
+        world = self.world(2, upstream={"read_timeout": 2.0})
+        client, _, _ = world.request()
+        world.wait(2.5)
+        second = world.backends[1].accept()
+        second.take()
+        world.wait(0.25)
+        second.send(OK)
+        self.assertEqual(client.take(), OK)
+        self.assertEqual([noted(each.times) for each in world.servers], [[], [0.5]])
+
     def test_line(self) -> None:
         """Waiting in the line is none of the server's time."""
         world = self.world(1, upstream={"queue": 1}, max_conns=1)

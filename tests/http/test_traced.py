@@ -165,9 +165,18 @@ class SpanTests(TracedCase):
         world.until(lambda: bool(self.span.ends))
         self.assertEqual([status for status, _ in self.span.ends], [499])
 
+    def test_without_a_log(self) -> None:
+        """Attempts are told also where no access log wants them."""
+        world = self.traced()
+        world.listener.access_log = None
+        client, server, _ = world.request(get())
+        server.send(OK)
+        client.take()
+        self.assertEqual(len(self.span.events), 1)
+
     def test_one_after_another(self) -> None:
-        """Each request on a kept connection has its own span, also beside a log."""
-        world = self.traced(http={"access_log": "stdout"})
+        """Each request on a kept connection has its own span."""
+        world = self.traced()
         client, server, _ = world.request(get())
         server.send(OK)
         client.take()
