@@ -37,7 +37,7 @@ class Rates:
 
         @return: C{None} when no time has passed.
         """
-        (_, oldest), (since, last) = self._looks[0], self._looks[-1]
+        since, last = self._looks[-1]
         if now <= since:
             return None
         all_times = [0] * BUCKETS
@@ -47,8 +47,7 @@ class Rates:
             if live is None:
                 continue
             counted = live.counted
-            # Of a server that came since, what it did before is not known.
-            times = _since(counted.times, oldest.get(server.key, counted).times)
+            times = _since(counted.times, self._first(server.key, counted).times)
             all_times = [sum(each) for each in zip(all_times, times, strict=True)]
             servers[server.key] = {
                 "connections": server.load,
@@ -58,6 +57,10 @@ class Rates:
             }
         self.look(lives, now)
         return {"waiting": upstream.waiting, "latency": _latency(all_times), "servers": servers}
+
+    def _first(self, key: str, counted: Counted) -> Counted:
+        """Of a server, at the oldest look that found it there; C{counted} before the first."""
+        return next((look[key] for _, look in self._looks if key in look), counted)
 
 
 def _since(now: Sequence[int], before: Sequence[int]) -> list[int]:

@@ -247,6 +247,20 @@ class FeedTests(ChangingCase):
         ((_, data),) = ear.heard("figures")
         self.assertEqual(({}, {}), (data["latency"], data["servers"][A]["latency"]))
 
+    def test_latency_of_a_new_server(self) -> None:
+        """A server that came meanwhile is told of as soon as it answers."""
+        ear = self.listen()
+        self.look(2)
+        self.order_of()
+        self.look(2)
+        ear.heard()
+        server = self.upstream.server(A)
+        assert server is not None
+        server.times.note(0.002)
+        self.look(2)
+        ((_, data),) = ear.heard("figures")
+        self.assertIn("p99", data["servers"][A]["latency"])
+
     def test_counted_anew(self) -> None:
         """A worker that counts from 0 again has not done less than nothing."""
         self.order_of()

@@ -56,6 +56,33 @@ return told;
 """
 """Texts with less contrast than WCAG 2.2, 1.4.3, asks for."""
 
+MOVED = """
+const shifts = [];
+new PerformanceObserver((list) => shifts.push(...list.getEntries()))
+  .observe({ type: "layout-shift", buffered: true });
+const since = arguments[0];
+const sum = () => shifts.filter((one) => one.startTime > since)
+  .reduce((all, one) => all + one.value, 0);
+return new Promise((resolve) => setTimeout(() => resolve(sum()), 100));
+"""
+"""How much of the page has changed its place without being asked (Layout Instability)."""
+
+ARITHMETIC = """
+return import("./dashboard/model.js").then(({ errorShare, Model, sparkline }) => {
+  const sample = (rate, picks, errors) => ({ rate, picks, errors });
+  const model = new Model("default");
+  const server = (addr, weight, state = "up") => ({ addr, weight, state, connections: 0 });
+  const data = [server("a", 3), server("b", 1), server("c", 9, "disabled")];
+  model.takeStatus({ code: 200, data, etag: '"7"' }, 0);
+  return {
+    nothing: errorShare([]), none: errorShare([sample(4, 4, 0)]),
+    half: errorShare([sample(2, 2, 1), sample(2, 2, 1)]), only: errorShare([sample(0, 0, 3)]),
+    line: sparkline([sample(0, 0, 0), sample(5, 5, 0)], 5), dot: sparkline([sample(1, 1, 0)], 1),
+    share: model.weightShare("a", 3),
+  };
+});
+"""
+
 _HOLDERS = """
 [[admin.tokens]]
 name = "reader"
@@ -196,6 +223,8 @@ class DashboardTests(EndToEndCase):
         browser.reads(f"{self.row(address)} .conns", "1 of 1,000")
         browser.reads("#t-connections", "1")
 
+        settled = browser.run("return performance.now()")
+
         def shows_times() -> bool:
             for _ in range(5):
                 ask(self.daemon.http)
@@ -206,6 +235,7 @@ class DashboardTests(EndToEndCase):
             lambda: browser.one(f"{self.row(address)} .spark path").get_attribute("d"), "a line"
         )
         self.assertEqual("0%", browser.one("#t-errors").text)
+        self.assertLess(browser.run(MOVED, settled), 0.01)
 
         browser.click("#explain-open")
         browser.fill("#explain [name=header]", "X-One: 1\nX-Two: 2")
@@ -230,7 +260,7 @@ class DashboardTests(EndToEndCase):
         address = self.add()
         self.is_so(address, "up")
         self.redis.process.stop()
-        self.browser.reads("#banner", "The store has been away for")
+        self.browser.reads("#banner", "The store is away")
         self.is_so(address, "up")
         for button in self.browser.all(f"{self.row(address)} button, #add-open"):
             self.assertFalse(button.is_enabled())
@@ -241,6 +271,27 @@ class DashboardTests(EndToEndCase):
         self.daemon.process.stop()
         self.browser.reads("#banner", "does not answer")
         self.browser.reads("#pulse", "no answer")
+        self.daemon.start()
+        self.browser.gone("#banner")
+        self.browser.reads("#pulse", "live")
+        self.is_so(address, "disabled")
+
+    def test_arithmetic(self) -> None:
+        """What is made of figures: shares and lines, also of nothing."""
+        self.begin()
+        told = self.browser.run(ARITHMETIC)
+        self.assertEqual(
+            {
+                "nothing": None,
+                "none": 0,
+                "half": 0.5,
+                "only": 1,
+                "line": "M59.0 15.0L60.0 1.0",
+                "dot": "",
+                "share": 0.75,
+            },
+            {name: round(n, 6) if isinstance(n, float) else n for name, n in told.items()},
+        )
 
     def test_everybody(self) -> None:
         """By keys alone, in Chinese, on a phone, in the dark: named, legible, within the page."""

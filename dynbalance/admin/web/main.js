@@ -2,13 +2,14 @@
 
 import { hasCredentials, listen, look, onSignIn, Refused, setCredentials } from "./api.js";
 import { askWho, Dialogs, open } from "./dialogs.js";
-import { isOff, Model } from "./model.js";
+import { isOut, Model } from "./model.js";
 import { $, make, showTotals, showUpstreams, Table, toast, write } from "./view.js";
 import { age, begin, change, clock, language, say, translate } from "./words.js";
 
 const GLANCE = 3000;
 const ASK = 5000;
 const TICK = 500;
+const PATIENCE = 150;
 const FIRST = 500;
 const LONGEST = 8000;
 const KEYS_KEPT = "dynbalance.keys";
@@ -27,6 +28,8 @@ class Page {
     this.heard = 0;
     this.answers = true;
     this.stop = null;
+    this.soon = null;
+    this.frame = null;
     this.signing = null;
     this.asking = null;
     onSignIn((message, wrong) => this.signIn(message, wrong));
@@ -145,12 +148,28 @@ class Page {
     this.answers = true;
     if (name === "figures") model.takeFigures(data);
     else if (name === "store") model.takeStore(data.store, Date.now());
-    if (name === "state" ? model.takeState(data) : name !== "figures") this.refresh();
-    if (name === "change" && $("history").open && !$("rollback").open) this.dialogs.showHistory();
-    this.show();
+    if (name === "state" ? model.takeState(data) : name !== "figures") this.refreshSoon();
+    this.showSoon();
+  }
+
+  /** Many changes in a row need one look. */
+  refreshSoon() {
+    this.soon ??= setTimeout(() => {
+      this.soon = null;
+      this.refresh();
+      if ($("history").open && !$("rollback").open) this.dialogs.showHistory();
+    }, PATIENCE);
   }
 
   // What is shown
+
+  /** Many events in a row need one picture. */
+  showSoon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.show();
+    });
+  }
 
   get locked() {
     return this.shown?.store !== "ok" || !this.answers;
@@ -179,15 +198,17 @@ class Page {
 
   showBanner() {
     const model = this.shown;
-    let text = "", tone = "bad";
+    let text = "", time = "", tone = "bad";
     if (this.signedOut) {
       text = say("needSignIn");
       tone = "warn";
     } else if (!this.answers) {
-      text = say("nodeAway", { time: this.heard ? clock(this.heard) : "–" });
+      text = say("nodeAway");
+      time = this.heard ? clock(this.heard) : "";
     } else if (model?.store === "away") {
       const since = model.staleSince ?? Date.now();
-      text = say("storeAway", { time: age((Date.now() - since) / 1000) });
+      text = say("storeAway");
+      time = age((Date.now() - since) / 1000);
       tone = "warn";
     } else if (model?.panic) {
       text = say("panic");
@@ -196,6 +217,7 @@ class Page {
     $("banner").dataset.tone = tone;
     $("sign-in").hidden = !this.signedOut;
     write($("banner-text"), text);
+    write($("banner-time"), time);
   }
 
   // What people do
@@ -271,9 +293,8 @@ class Page {
     keys.a = () => dialogs.add();
     const server = table.body.contains(document.activeElement) ? shown.servers.get(table.at) : null;
     if (server) {
-      const on = !isOff(server);
       keys.e = () => this.act("edit", server.addr);
-      keys.d = () => this.act(on ? "drain" : "enable", server.addr);
+      keys.d = () => this.act(isOut(server) ? "enable" : "drain", server.addr);
       keys.x = () => this.act(server.state === "disabled" ? "enable" : "disable", server.addr);
       keys.Delete = () => this.act("remove", server.addr);
     }

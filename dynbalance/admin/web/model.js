@@ -14,8 +14,9 @@ export function tone(state) {
   return IDLE.has(state) ? "idle" : "bad";
 }
 
-export function isOff(server) {
-  return OFF.has(server.state);
+/** Whether enabling is what a person would do next. */
+export function isOut(server) {
+  return OFF.has(server.state) || server.state === "expired";
 }
 
 export class Model {

@@ -1,7 +1,7 @@
 // What is shown of a model.  Rows are made once and changed where something is new, so that
 // the focus stays, and nothing jumps.
 
-import { errorShare, isOff, lastRate, sparkline, tone } from "./model.js";
+import { errorShare, isOut, lastRate, sparkline, tone } from "./model.js";
 import { age, brief, count, duration, rate, reason, say, share, stateWord } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -148,8 +148,8 @@ class Row {
 
   showActs(server, locked) {
     const fixed = server.source === "file";
-    const off = isOff(server) || server.state === "expired";
-    const labels = { edit: "edit", toggle: off ? "enable" : "drain", disable: "disable", remove: "remove" };
+    const out = isOut(server);
+    const labels = { edit: "edit", toggle: out ? "enable" : "drain", disable: "disable", remove: "remove" };
     for (const [act, key] of Object.entries(labels)) {
       const button = this.buttons[act];
       write(button, say(key));
