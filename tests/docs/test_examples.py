@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from textwrap import dedent
+
 from twisted.trial.unittest import SynchronousTestCase
 
+from dynbalance.configfile import parse
 from tests.docs.shell import PageCase, Step, fits, steps
+from tests.endtoend.harness import ROOT
 
 
 class ReadingTests(SynchronousTestCase):
@@ -36,6 +41,20 @@ class ReadingTests(SynchronousTestCase):
         self.assertFalse(fits(("a",), ""))
         self.assertFalse(fits(("a",), "a\nb\n"))
         self.assertFalse(fits(("a.c",), "abc\n"))
+
+
+class FileTests(SynchronousTestCase):
+    """Configuration files that the pages show."""
+
+    def test_howto(self) -> None:
+        """Each one of the how-tos is good."""
+        found = 0
+        for page in sorted((ROOT / "docs" / "howto").glob("*.rst")):
+            text = page.read_text(encoding="utf-8")
+            for block in re.findall(r"(?m)^\.\. code-block:: toml\n\n((?:(?: +.*)?\n)+)", text):
+                parse(dedent(block))
+                found += 1
+        self.assertGreater(found, 3)
 
 
 class ExampleTests(PageCase):
