@@ -321,8 +321,14 @@ class TlsTests(SecurityCase):
         self.assertNotEqual(0, self.secure(*bearer(SECRETS["reader"]))[0])
 
     def test_new_certificate(self) -> None:
-        """A certificate that was renewed is shown after a reload, without a new port."""
-        daemon = self.begin(self.tls())
+        """
+        TLS begins with a reload, and so does a certificate that was renewed, on
+        the same port.
+        """
+        daemon = self.begin("# plain\n")
+        self.assertEqual(200, self.status("/healthz"))
+        daemon.edit("# plain\n", self.tls())
+        daemon.reload()
         self.assertEqual(0, self.secure()[0])
         other = Authority(Path(self.directory("others")))
         renewed = other.issue("a.example", LOOPBACK, file="a")
