@@ -18,7 +18,8 @@ from twisted.trial.unittest import TestCase
 ROOT = pathlib.Path(__file__).parent.parent
 PARTS = (
     ".ci", "bench", "docs", "dynbalance", "etc", "tests", "twisted",
-    "CHANGELOG.rst", "LICENSE", "MANIFEST.in", "README.rst", "pyproject.toml", "setup.cfg",
+    "CHANGELOG.rst", "LICENSE", "MANIFEST.in", "README.rst", "SECURITY.rst",
+    "pyproject.toml", "setup.cfg",
 )
 SHIPPED = (".py", ".lua", ".html", ".css", ".js", ".svg")
 

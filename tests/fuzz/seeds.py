@@ -150,6 +150,7 @@ SEEDS = {
     "config": _configs,
     "admin_fields": _admin_fields,
     "admin_document": _admin_documents,
+    "credentials": lambda: [b"Basic b3BzOnNlY3JldA==", b"Bearer abc.def.ghi", b"Digest x", b""],
     "store_server": _records,
     "snapshot_file": _snapshots,
 }

@@ -26,6 +26,7 @@ from twisted.protocols.haproxy._v2parser import V2Parser
 
 from dynbalance.admin import parameters
 from dynbalance.admin.answers import Refused
+from dynbalance.admin.credentials import Password, Unreadable, credentials_of
 from dynbalance.admin.document import Reading
 from dynbalance.admin.fields import gather
 from dynbalance.balancer.address import Address
@@ -388,6 +389,18 @@ def admin_document(data: bytes) -> None:
     _document(value)
 
 
+def credentials(data: bytes) -> None:
+    """Credentials are understood, and then not shown, or they are not."""
+    try:
+        shown = credentials_of(data)
+    except Unreadable:
+        return
+    if isinstance(shown, Password):
+        assert repr(shown) == f"Password(name={shown.name!r})"
+    else:
+        assert repr(shown) == "Token()"
+
+
 # The store
 
 
@@ -479,6 +492,7 @@ TARGETS = {
     ),
     "admin_fields": Target(admin_fields, (*_JSON_WORDS, b"host=", b"port=", b"&", b"%ff", b"\n\n")),
     "admin_document": Target(admin_document, _JSON_WORDS),
+    "credentials": Target(credentials, (b"Basic ", b"Bearer ", b"=", b"Og==", b"\xff")),
     "store_server": Target(store_server, (*_JSON_WORDS, b"\n\n", b"inf", b"nan", b"1_0")),
     "snapshot_file": Target(snapshot_file, (*_JSON_WORDS, b"\n", b'"unhealthy"', b'"era"')),
 }  # fmt: skip

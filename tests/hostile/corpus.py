@@ -116,13 +116,11 @@ class ResponseCase:
 
     @classmethod
     def of(cls, table: dict[str, Any]) -> ResponseCase:
-        sent = _bytes(table.pop("sent"))
         repeated, times = table.pop("repeat", ["", 0])
-        for name in ("request", "body"):
+        for name in ("sent", "request", "body"):
             if name in table:
-                table[name] = _bytes(table[name])
+                table[name] = _bytes(table[name]).replace(b"REPEAT", _bytes(repeated) * times)
         return cls(
-            sent=sent.replace(b"REPEAT", _bytes(repeated) * times),
             informed=tuple(table.pop("informed", ())),
             absent=tuple(map(_bytes, table.pop("absent", ()))),
             **table,

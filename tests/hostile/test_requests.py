@@ -19,6 +19,7 @@ NEXT = b"GET /end HTTP/1.1\r\nHost: end\r\n\r\n"
 """Sent behind each case: read where the case has ended, or not at all."""
 
 _MOST_SPLITS = 150
+_LONG = 10_000
 
 
 @frozen
@@ -129,7 +130,7 @@ class _Play:
 
 def splits(data: bytes) -> Iterator[list[bytes]]:
     """C{data} in two pieces everywhere (nearly so, where it is long), and in bytes."""
-    step = max(1, len(data) // _MOST_SPLITS)
+    step = max(1, len(data) // (_MOST_SPLITS if len(data) < _LONG else 20))
     for at in range(1, len(data), step):
         yield [data[:at], data[at:]]
     if step == 1:
