@@ -115,8 +115,8 @@ class DashboardTests(EndToEndCase):
         self.daemon = Daemon(self, self.redis.url, **options)
         self.browser.size(1280, 800)
         self.browser.prefer(prefers_color_scheme="light")
-        self.browser.driver.get(f"{self.daemon.url}/")
         self.browser.complaints()
+        self.browser.driver.get(f"{self.daemon.url}/")
 
     def add(self, **fields: str | int) -> str:
         """@return: the address of a server that is not there but in the store."""
@@ -193,6 +193,7 @@ class DashboardTests(EndToEndCase):
         browser.reads("#lines", "remove")
         browser.click("#undo-last")
         browser.reads("#rollback-list", f"{one} comes back")
+        self.assertNotIn("rollback", self.history_of())
         browser.click("#rollback .danger")
         browser.gone("#rollback")
         browser.reads("#lines", "rollback")
@@ -256,7 +257,11 @@ class DashboardTests(EndToEndCase):
 
     def test_away(self) -> None:
         """What was known last stays, changes have to wait, and all comes back by itself."""
-        self.begin()
+        fixed = f"{LOOPBACK}:{free_port()}"
+        self.begin(servers=f'[{{ address = "{fixed}" }}]')
+        # What the file says is shown, and not to be changed here.
+        self.browser.reads(f"{self.row(fixed)} .acts", "from the file")
+        self.assertEqual([], self.browser.all(f"{self.row(fixed)} button"))
         address = self.add()
         self.is_so(address, "up")
         self.redis.process.stop()

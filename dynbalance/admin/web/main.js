@@ -8,7 +8,7 @@ import { age, begin, change, clock, language, say, translate } from "./words.js"
 
 const GLANCE = 3000;
 const ASK = 5000;
-const TICK = 500;
+const TICK = 1000;
 const PATIENCE = 150;
 const FIRST = 500;
 const LONGEST = 8000;
@@ -23,7 +23,7 @@ class Page {
   constructor() {
     this.upstreams = [];
     this.shown = null;
-    this.table = new Table();
+    this.table = new Table(() => this.showSoon());
     this.signedOut = false;
     this.heard = 0;
     this.answers = true;

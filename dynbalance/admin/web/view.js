@@ -51,7 +51,7 @@ function pair(node) {
 
 class Row {
   constructor(addr) {
-    this.addr = addr;
+    this.inSight = false;
     this.node = make("tr");
     this.node.dataset.addr = addr;
     this.node.tabIndex = -1;
@@ -81,6 +81,7 @@ class Row {
       const button = make("button", "act");
       button.type = "button";
       button.dataset.act = act;
+      button.tabIndex = -1;
       this.buttons[act] = button;
       this.acts.append(button);
     }
@@ -92,7 +93,6 @@ class Row {
 
   show(server, now, highest, locked) {
     const notes = [];
-    if (server.source === "file") notes.push(say("fromFile"));
     if (server.backup) notes.push(say("backup"));
     if (server.slow_start < 1) notes.push(say("slow", { n: share(server.slow_start) }));
     if (server.drain_then) notes.push(say(server.drain_then === "remove" ? "drainThenRemove" : "drainThenDisable"));
@@ -174,11 +174,22 @@ export function beatText(server, now) {
   return age((now - server.beatAt) / 1000);
 }
 
+const FEW = 100;
+const MARGIN = "400px";
+
 export class Table {
-  constructor() {
+  /** @param soon called when rows have come into sight that were left as they were. */
+  constructor(soon) {
     this.body = $("servers").tBodies[0];
     this.rows = new Map();
     this.at = null;
+    this.eye = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const row = this.rows.get(target.dataset.addr);
+        if (row) row.inSight = isIntersecting;
+      }
+      soon();
+    }, { rootMargin: MARGIN });
     this.body.addEventListener("focusin", (event) => {
       const row = event.target.closest("tr");
       if (row) this.stand(row.dataset.addr);
@@ -190,24 +201,34 @@ export class Table {
     const words = wanted.trim().toLowerCase();
     const seen = all.filter((server) => !words
       || `${server.addr} ${server.state} ${stateWord(server.state)}`.toLowerCase().includes(words));
-    const highest = Math.max(1, ...all.flatMap((server) => server.samples.map((sample) => sample.rate)));
+    const addresses = new Set(seen.map((server) => server.addr));
+    let highest = 1;
+    for (const { samples } of all) for (const sample of samples) highest = Math.max(highest, sample.rate);
     const held = document.activeElement?.closest?.("#servers tr");
-    const place = held ? [...this.body.rows].indexOf(held) : -1;
+    const heldAt = held ? [...this.body.rows].indexOf(held) : -1;
     for (const [addr, row] of this.rows) {
-      if (!seen.some((server) => server.addr === addr)) {
+      if (!addresses.has(addr)) {
+        this.eye.unobserve(row.node);
         row.node.remove();
         this.rows.delete(addr);
       }
     }
-    seen.forEach((server, index) => {
+    let place = this.body.firstChild;
+    for (const server of seen) {
       let row = this.rows.get(server.addr);
-      if (!row) this.rows.set(server.addr, row = new Row(server.addr));
-      row.show(server, now, highest, locked);
-      if (this.body.rows[index] !== row.node) this.body.insertBefore(row.node, this.body.rows[index] ?? null);
-    });
+      const isNew = !row;
+      if (isNew) {
+        this.rows.set(server.addr, row = new Row(server.addr));
+        this.eye.observe(row.node);
+      }
+      // Of many, those that nobody sees wait until they are seen.
+      if (isNew || row.inSight || seen.length <= FEW) row.show(server, now, highest, locked);
+      if (place === row.node) place = place.nextSibling;
+      else this.body.insertBefore(row.node, place);
+    }
     this.stand(this.rows.has(this.at) ? this.at : seen[0]?.addr ?? null);
     // The row that had the focus has gone: its neighbour has it now.
-    if (held && !held.isConnected) this.body.rows[Math.min(place, this.body.rows.length - 1)]?.focus();
+    if (held && !held.isConnected) this.body.rows[Math.min(heldAt, this.body.rows.length - 1)]?.focus();
     $("servers").hidden = seen.length === 0;
     $("empty").hidden = all.length > 0 || !model.known;
     $("nothing").hidden = all.length === 0 || seen.length > 0;
@@ -215,14 +236,16 @@ export class Table {
   }
 
   clear() {
+    this.eye.disconnect();
     this.rows.clear();
     this.body.replaceChildren();
     this.at = null;
   }
 
   stand(addr) {
+    if (addr !== this.at) this.rows.get(this.at)?.reach(false);
     this.at = addr;
-    for (const [own, row] of this.rows) row.reach(own === addr);
+    this.rows.get(addr)?.reach(true);
   }
 
   step(by) {
