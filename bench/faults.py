@@ -30,7 +30,7 @@ from tests.endtoend.wire import SlowWire
 class Scene:
     """
     @ivar seconds: how long a fault lasts.
-    @ivar dead: a node was killed; its clients' requests count separately.
+    @ivar oracle: the load, and what is to be said of it.
     """
 
     def __init__(self, case: Rehearsal, seconds: float, store: str = "") -> None:
@@ -54,7 +54,12 @@ class Scene:
             self.nodes[0].add(server.port, heartbeat="false", fail_timeout=1)
         for node in self.nodes:
             wait_until(lambda node=node: len(node.status()) == 3, "the servers")
-        self.oracle = Oracle(case, [node.http for node in self.nodes], self.servers, clients=6)
+        self.begin()
+
+    def begin(self) -> None:
+        """Let clients ask."""
+        ports = [node.http for node in self.nodes]
+        self.oracle = Oracle(self.case, ports, self.servers, clients=6)
         self.oracle.more(100)
 
     def wait(self) -> None:

@@ -126,9 +126,9 @@ class Daemon:
 
     def reload(self, verdict: str = "is followed") -> None:
         """Have it read the file again, and wait for what it says of it."""
-        said = self.process.log().count(verdict)
+        said = len(self.process.lines_with(verdict))
         self.process.signal(signal.SIGHUP)
-        self.process.until(lambda: self.process.log().count(verdict) > said, "reloads")
+        self.process.until(lambda: len(self.process.lines_with(verdict)) > said, "reloads")
 
     def call(self, path: str, **fields: str | int) -> Any:
         """An order to the API, by curl."""

@@ -18,11 +18,15 @@ import random
 import sys
 import threading
 from collections import Counter
+from itertools import count
 
 from attrs import define, frozen
 
 from tests.endtoend.harness import LOOPBACK, EndToEndCase, accepts, free_port, wait_until
 from tests.endtoend.recorder import PAD
+
+_names = count(1)
+"""Of clients: each request of a run has a name of its own."""
 
 
 class Recorder:
@@ -106,9 +110,9 @@ class Oracle:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(port, f"{port}-{number}"))
+            threading.Thread(target=self._run, args=(port, f"{port}-{next(_names)}"))
             for port in ports
-            for number in range(clients)
+            for _ in range(clients)
         ]
         case.addCleanup(self.stop)
         for thread in self._threads:
