@@ -7,6 +7,7 @@ How Sphinx builds these pages::
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,8 @@ templates_path: list[str] = []
 html_theme = "alabaster"
 html_theme_options = {
     "description": "A load balancer whose servers come and go at run time",
-    "fixed_sidebar": True,
-    "page_width": "1080px",
+    "page_width": "1180px",
+    "code_font_size": "0.8em",
     "body_max_width": "none",
 }
 html_show_copyright = False
@@ -63,6 +64,14 @@ def _root() -> str:
     return tables.option_pages("")
 
 
+def _add_the_rest(app: Sphinx, page: str, source: list[str]) -> None:
+    """Pages that the index does not name yet are at its end."""
+    if page == root_doc:
+        named = set(re.findall(r"(?m)^   (?:.*<)?([\w./-]+)>?$", source[0]))
+        rest = sorted(path.stem for path in Path(app.srcdir).glob("*.rst"))
+        source[0] += "".join(f"   {name}\n" for name in rest if name not in {*named, page})
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """The directives of the reference."""
     for name, write in {
@@ -75,4 +84,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "dynbalance-commands": tables.command_pages,
     }.items():
         app.add_directive(name, type(name, (Written,), {"write": staticmethod(write)}))
+    app.connect("source-read", _add_the_rest)
     return {"parallel_read_safe": True}
