@@ -81,13 +81,19 @@ class StrictServer:
 
 
 class HostileCase(EndToEndCase):
-    """One daemon for a whole corpus, and one strict server behind it."""
+    """
+    One daemon for a whole corpus, and one strict server behind it.
+
+    @cvar buffering: whether the daemon waits for all of a request first.
+    """
+
+    buffering = False
 
     def setUp(self) -> None:
         self.server = StrictServer(self)
         servers = f'[{{ address = "{LOOPBACK}:{self.server.port}", max_fails = 0 }}]'
         small = '[[http]]\nlisten = "tcp:{}:interface=127.0.0.1"\nmax_header_size = 1024\n'
-        upstream = {"next_upstream": []}
+        upstream = {"next_upstream": [], "request_buffering": self.buffering}
         self.small = free_port()
         self.daemon = Daemon(
             self, servers=servers, upstream=upstream, more=small.format(self.small)
@@ -168,6 +174,12 @@ class RequestTests(HostileCase):
         self.assertTrue(self.good())
         address = f"{LOOPBACK}:{self.server.port}"
         wait_until(lambda: self.daemon.counts() == {address: 0}, "the count to be 0")
+
+
+class BufferedRequestTests(RequestTests):
+    """The same where a server is chosen when the whole request is here."""
+
+    buffering = True
 
 
 class ResponseTests(HostileCase, ResponseJudge):
