@@ -141,7 +141,7 @@ class DashboardTests(EndToEndCase):
 
     def test_servers(self) -> None:
         """Add, edit, disable, enable, drain, remove, undo, recount: each is done and seen."""
-        self.begin()
+        self.begin(heartbeat={"ttl": 1.0, "cleanup_interval": 0.2})
         browser = self.browser
         # From nothing, which is told as such.
         browser.click("#empty-add")
@@ -205,7 +205,33 @@ class DashboardTests(EndToEndCase):
         browser.click("#reset .main")
         browser.gone("#reset")
         browser.reads("#toasts", "counted anew")
+
+        # What was only observed is not what was changed last.
+        silent = self.add(heartbeat="true")
+        self.is_so(silent, "expired")
+        browser.click("#history-open")
+        browser.reads("#lines", "expire")
+        browser.click("#undo-last")
+        browser.reads("#rollback-list", f"{silent} goes")
+        browser.press(Keys.ESCAPE)
+        browser.gone("#rollback")
         self.assertEqual([], browser.complaints())
+
+    def reckons(self) -> None:
+        """What is made of figures: shares and lines, also of nothing."""
+        told = self.browser.run(ARITHMETIC)
+        self.assertEqual(
+            {
+                "nothing": None,
+                "none": 0,
+                "half": 0.5,
+                "only": 1,
+                "line": "M59.0 15.0L60.0 1.0",
+                "dot": "",
+                "share": 0.75,
+            },
+            {name: round(n, 6) if isinstance(n, float) else n for name, n in told.items()},
+        )
 
     def ordered(self, address: str) -> tuple[int, int]:
         server = self.daemon.status()[address]
@@ -253,6 +279,7 @@ class DashboardTests(EndToEndCase):
         self.is_so(address, "disabled")
         self.act(address, "toggle")
         self.is_so(address, "up")
+        self.reckons()
         self.assertEqual([], browser.complaints())
 
     def test_away(self) -> None:
@@ -280,23 +307,6 @@ class DashboardTests(EndToEndCase):
         self.browser.gone("#banner")
         self.browser.reads("#pulse", "live")
         self.is_so(address, "disabled")
-
-    def test_arithmetic(self) -> None:
-        """What is made of figures: shares and lines, also of nothing."""
-        self.begin()
-        told = self.browser.run(ARITHMETIC)
-        self.assertEqual(
-            {
-                "nothing": None,
-                "none": 0,
-                "half": 0.5,
-                "only": 1,
-                "line": "M59.0 15.0L60.0 1.0",
-                "dot": "",
-                "share": 0.75,
-            },
-            {name: round(n, 6) if isinstance(n, float) else n for name, n in told.items()},
-        )
 
     def test_everybody(self) -> None:
         """By keys alone, in Chinese, on a phone, in the dark: named, legible, within the page."""

@@ -69,7 +69,9 @@ export class Dialogs {
     onSend($("explain"), (data) => this.sendExplain(data));
     onSend($("rollback"), () => this.sendRollback());
     $("edit").querySelector("[name=weight]").addEventListener("input", () => this.showShare());
-    $("undo-last").addEventListener("click", () => this.goBack(this.lines[0].revision - 1, $("history")));
+    $("undo-last").addEventListener("click", () => {
+      this.goBack(this.lines.find(isOrder).revision - 1, $("history"));
+    });
     $("lines").addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (button) this.goBack(Number(button.dataset.revision), $("history"));
@@ -253,7 +255,7 @@ export class Dialogs {
       this.lines = [];
       refused($("history"), error);
     }
-    $("undo-last").disabled = !this.lines.length;
+    $("undo-last").disabled = !this.lines.some(isOrder);
     const items = this.lines.map((line, index) => this.line(line, index));
     if (!items.length) items.push(make("li", "soft", say("historyEmpty")));
     $("lines").replaceChildren(...items);
@@ -302,11 +304,17 @@ export class Dialogs {
 
 const TOLD = ["weight", "max_conns", "backup", "heartbeat", "slow_start", "max_fails", "fail_timeout", "action"];
 
-function difference({ before, after, cause }) {
+/** Whether a line is of something ordered, which can be undone, and not of something observed. */
+function isOrder({ before, after }) {
+  return !before || !after || TOLD.some((name) => before[name] !== after[name]);
+}
+
+function difference({ action, before, after, cause }) {
   const parts = [];
   if (before && after) {
     for (const name of TOLD) {
-      if (before[name] !== after[name]) parts.push(`${name} ${before[name]} → ${after[name]}`);
+      const isSaid = name === "action" && after[name] === action;
+      if (before[name] !== after[name] && !isSaid) parts.push(`${name} ${before[name]} → ${after[name]}`);
     }
   }
   if (cause) parts.push(cause);

@@ -162,6 +162,8 @@ const REASONS = {
   "its health check fails": "健康检查失败",
   "it failed max_fails times and fail_timeout has not passed": "失败已达 max_fails，fail_timeout 未过",
   "it holds max_conns connections": "已达最大连接数",
+  "another one has a better score": "其他服务器得分更优",
+  "the request belongs to another one": "该请求归属其他服务器",
   "this node cannot use it": "本节点无法使用",
 };
 
