@@ -45,7 +45,12 @@ class Scene:
                 name,
                 keeping={"timeout": 0.4, "lease": 2.0},
                 # Without a budget: what is asked here is what cannot be tried again.
-                upstream={"retry_budget": 0.0, "connect_timeout": 0.5, "read_timeout": 1.0},
+                upstream={
+                    "retry_budget": 0.0,
+                    "connect_timeout": 0.5,
+                    "read_timeout": 1.0,
+                    "max_idle_time": 2.0,
+                },
             )
             for name in (("one",) if store else ("one", "two"))
         ]

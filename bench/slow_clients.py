@@ -18,6 +18,7 @@ import sys
 from attrs import frozen
 
 from bench.rehearsal import Rehearsal
+from dynbalance.invariants import VARIABLE
 from tests.endtoend.crowd import BODY, HEAD, Crowd
 from tests.endtoend.daemon import Daemon
 from tests.endtoend.harness import LOOPBACK, run, wait_until
@@ -66,6 +67,8 @@ def main() -> None:
         quick, slow = Nginx(case, "quick"), Backend(case, "slow")
         daemon = Daemon(
             case,
+            # To look at thousands of clients every second is what would be measured.
+            environment={VARIABLE: ""},
             routes='[{ path = "/slow", upstream = "slow" }, { path = "/flow", upstream = "slow" },'
             ' { path = "/sink", upstream = "slow" }]',
             more=f'[upstreams.slow]\nservers = [{{ address = "{slow.address}" }}]\n',

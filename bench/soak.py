@@ -33,12 +33,15 @@ ROUND = 15.0
 FAULT = 2.0
 """Seconds of each fault."""
 
+IDLE = 2.0
+"""Seconds for which connections to servers are kept, see L{bench.faults}."""
+
 GROWTH = 6 * MIB
 """Bytes by which a node may be larger at the end than after its first round."""
 
 SPARE = 8
 """
-Descriptors likewise: connections to servers and pipes that are kept come and go.
+Descriptors likewise: pipes, and connections of the API, come and go.
 """
 
 
@@ -52,6 +55,8 @@ class State:
     @classmethod
     def of(cls, node: Daemon) -> State:
         """To be asked when no client is left."""
+        # Kept connections to servers are closed meanwhile.
+        time.sleep(2 * IDLE)
         nothing = dict.fromkeys(node.status(), 0)
         wait_until(lambda: node.counts() == nothing, "all counts to be 0")
         return cls(descriptors(node.process), node.process.memory())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dynbalance.works import Works
 
 VARIABLE = "DYNBALANCE_INVARIANTS"
-"""The environment variable that asks for it, whatever its value."""
+"""The environment variable that asks for it, unless it is empty."""
 
 INTERVAL = 1.0
 """Seconds from one look to the next."""
@@ -133,7 +133,7 @@ class Invariants:
         cls, environment: Mapping[str, str], reactor: Any, find: Callable[[], Works | None]
     ) -> None:
         """Do so until the reactor has ended, where the environment asks for it."""
-        if VARIABLE in environment:
+        if environment.get(VARIABLE):
             looking = cls(reactor, find)
             reactor.callWhenRunning(looking.start)
             reactor.addSystemEventTrigger("after", "shutdown", looking.look)

@@ -139,8 +139,9 @@ class LookTests(SynchronousTestCase):
         ]
 
     def test_not_asked_for(self) -> None:
-        """Without the variable nothing is looked at."""
+        """Without the variable, or with an empty one, nothing is looked at."""
         Invariants.watch({}, self.clock, lambda: self.works)
+        Invariants.watch({"DYNBALANCE_INVARIANTS": ""}, self.clock, lambda: self.works)
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_not_begun(self) -> None:

@@ -25,7 +25,8 @@ class Crowd:
     def __init__(self, case: EndToEndCase, port: int) -> None:
         self._port = port
         self._selector = selectors.DefaultSelector()
-        self._talking: list[tuple[socket.socket, bytes]] = []
+        # Of each, what is still to be said.
+        self._talking: dict[socket.socket, bytes] = {}
         self._over = threading.Event()
         self._all: list[socket.socket] = []
         self.lost = 0
@@ -53,7 +54,7 @@ class Crowd:
             client = self._connect()
             client.sendall(words[:1])
             self._selector.register(client, selectors.EVENT_READ)
-            self._talking.append((client, words))
+            self._talking[client] = words[1:]
 
     def ask(self, number: int, target: str) -> None:
         """Clients that ask, and read nothing."""
@@ -61,18 +62,17 @@ class Crowd:
             self._connect(4096).sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
     def _run(self) -> None:
-        said = 1
         while not self._over.wait(0.1):
             for key, _ in self._selector.select(0):
                 # Nobody here has asked for anything yet.
                 self._selector.unregister(key.fileobj)
                 self.lost += 1
-            for client, words in list(self._talking):
+            for client, words in list(self._talking.items()):
                 try:
-                    client.send(words[said : said + 1])
+                    client.send(words[:1])
+                    self._talking[client] = words[1:]
                 except OSError:
-                    self._talking.remove((client, words))
-            said += 1
+                    del self._talking[client]
 
     def leave(self) -> None:
         """All of them, at once."""

@@ -113,7 +113,7 @@ class LyingServerTests(EndToEndCase):
                     got += data
         return got
 
-    def assert_sound(self) -> None:
+    def assert_unharmed(self) -> None:
         """The memory is what it was, nothing is held, and good servers are served."""
         self.assertLess(self.daemon.process.memory("VmHWM") - self.before, 16 * MIB)
         nothing = dict.fromkeys(self.daemon.status(), 0)
@@ -137,7 +137,7 @@ class LyingServerTests(EndToEndCase):
             for _ in range(3):
                 self.assertIn(b"HTTP/1.1 502 ", self.request())
             self.assertLess(self.server.said, 64 * MIB)
-        self.assert_sound()
+        self.assert_unharmed()
 
     def test_lengths(self) -> None:
         """
@@ -156,7 +156,7 @@ class LyingServerTests(EndToEndCase):
         got = self.request()
         self.assertIn(b"4\r\nbody\r\n", got)
         self.assertNotIn(b"0\r\n\r\n", got)
-        self.assert_sound()
+        self.assert_unharmed()
 
     def test_early(self) -> None:
         """
@@ -169,4 +169,4 @@ class LyingServerTests(EndToEndCase):
             with contextlib.suppress(ConnectionError):
                 statuses.add(ask(self.daemon.http, "/", "PUT", bytes(8 * MIB)).status)
         self.assertLessEqual(statuses, {413, 502})
-        self.assert_sound()
+        self.assert_unharmed()
