@@ -58,8 +58,13 @@ def wait_until(condition: Callable[[], T], what: str, bound: float = BOUND) -> T
 
 
 _given: set[int] = set()
-_PORTS = range(10_000, 32_768)
-"""Below those that Linux gives to outgoing connections, which come at any moment."""
+_SHARE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_SHARES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = range(10_000, 32_768)[_SHARE::_SHARES]
+"""
+Below those that Linux gives to outgoing connections, which come at any moment;
+of these the share of this one of several processes that run tests.
+"""
 
 
 def free_port() -> int:
