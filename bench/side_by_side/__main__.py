@@ -61,7 +61,8 @@ class Row:
 def measure(case: Case, balancers: list[Running], core: int, rounds: int, seconds: float) -> Row:
     """Drive the balancers in turn."""
     row = Row()
-    for _ in range(rounds):
+    # What is started anew for it comes to the same each time.
+    for _ in range(1 if case.fresh else rounds):
         for balancer in balancers:
             if case.fresh:
                 balancer.__exit__(None, None, None)

@@ -57,7 +57,7 @@ class Case:
     @ivar take: balancer, core of the load, seconds -> the figure.
     @ivar servers: behind the balancers: the few of most cases (0), or so many
         to which no connection is kept.
-    @ivar fresh: whether the balancers are started anew for each round.
+    @ivar fresh: whether it takes balancers that have done nothing yet, once each.
     @ivar quick: whether L{bench.side_by_side.kept} looks at it.
     """
 

@@ -7,6 +7,7 @@ know what the addresses are for.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 NEGATIVE = 1.0
 """Seconds at most for which a name that was not found is not asked for again."""
 
-_LIMIT = 4096
+_LIMIT = 65536
+"""Answers kept; with more servers than that each connection looks its own up."""
 
 
 @define(slots=True, eq=False)
@@ -85,8 +87,9 @@ class Names:
         self._reactor = reactor
         self._now = clock.seconds
         self._ttl = ttl
-        self._numeric: dict[Address, Target] = {}
-        self._answers: dict[Address, _Answer] = {}
+        # Ordered: a plain dict looks past all that was dropped to find its oldest.
+        self._numeric: OrderedDict[Address, Target] = OrderedDict()
+        self._answers: OrderedDict[Address, _Answer] = OrderedDict()
         self._questions: dict[Address, _Question] = {}
 
     def __repr__(self) -> str:
@@ -146,8 +149,8 @@ class Names:
                 deferred.errback(UnknownHostError(string=address.host))
 
 
-def _keep(cache: dict[Address, Any], address: Address, value: object) -> None:
+def _keep(cache: OrderedDict[Address, Any], address: Address, value: object) -> None:
     """Add to the cache, and drop its oldest when it is full."""
     if len(cache) >= _LIMIT:
-        del cache[next(iter(cache))]
+        cache.popitem(last=False)
     cache[address] = value

@@ -56,6 +56,13 @@ class NamesTests(TestCase):
         self.assertIs(self.names.target(address), self.names.target(address))
         self.assertEqual(self.resolver.asked, [])
 
+    def test_many(self) -> None:
+        """The targets of ten thousand servers that take turns are all at hand."""
+        servers = [Address.of(f"10.0.{n // 250}.{n % 250}", 80) for n in range(10_000)]
+        targets = [self.names.target(server) for server in servers]
+        for server, kept in zip(servers, targets, strict=True):
+            self.assertIs(kept, self.names.target(server))
+
     def test_asked_once(self) -> None:
         """All who ask for a name at the same time share one question."""
         first, second = self.asked(), self.asked()
