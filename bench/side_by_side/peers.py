@@ -147,7 +147,8 @@ def dynbalance(
     command += ["--state-dir", str(scratch / f"{name}-state")]
     return Running(
         name, command, core,
-        http=http, stream=stream, bulk=bulk, environment={"PYTHONPATH": str(checkout)},
+        http=http, stream=stream, bulk=bulk,
+        environment={"PYTHONPATH": str(checkout)}, directory=checkout,
     )
 
 

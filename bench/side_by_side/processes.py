@@ -35,6 +35,7 @@ class Running:
     @ivar stream: its port for TCP to the Redis; 0 for none.
     @ivar bulk: its port for TCP to the HTTP backend; 0 for none.
     @ivar environment: what the program's environment has beside ours.
+    @ivar directory: where it runs: what Python imports first is there.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Running:
     stream: int = 0
     bulk: int = 0
     environment: dict[str, str] | None = None
+    directory: Path = CHECKOUT
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -51,6 +53,7 @@ class Running:
             ["taskset", "-c", str(self.core), *self.command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            cwd=self.directory,
             env={**os.environ, **(self.environment or {})},
         )
         for port in (self.http, self.stream, self.bulk):
