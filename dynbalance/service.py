@@ -55,6 +55,7 @@ class Node(Service):
     @param notifier: tells the service manager; C{None} where there is none.
     @ivar works: what it consists of.
     @ivar ending: the end was ordered.
+    @ivar failed: the start failed after the ports were bound.
     """
 
     _log = Logger()
@@ -84,7 +85,7 @@ class Node(Service):
         self._offer = Offer(self)
         self._waiting: LoopingCall | None = None
         self._serving = False
-        self.ending = False
+        self.ending = self.failed = False
 
     # Beginning
 
@@ -203,6 +204,7 @@ class Node(Service):
     def _cannot_begin(self, failure: Any) -> None:
         if self.ending and failure.check(CancelledError):
             return
+        self.failed = True
         self._log.failure("the start failed", failure)
         self._reactor.stop()
 

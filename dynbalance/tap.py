@@ -5,6 +5,7 @@ names the global reactor.
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import signal
@@ -99,6 +100,7 @@ def _end_in_order(reactor: Any, node: Node) -> None:
     """
     SIGTERM and SIGINT end the daemon with status 0, where Twisted would let
     the signal kill it at the end; a second one cuts what is still in flight.
+    A start that fails late ends it with status 1.
     """
 
     ordered = False
@@ -115,8 +117,15 @@ def _end_in_order(reactor: Any, node: Node) -> None:
     def stop(number: int, frame: object) -> None:
         reactor.callFromThread(end)
 
+    def tell() -> None:
+        if node.failed:
+            # At the very end, when twistd has removed its pidfile: it knows of
+            # no status but 0.
+            atexit.register(os._exit, 1)
+
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    reactor.addSystemEventTrigger("after", "shutdown", tell)
 
 
 def _go_on_in_order(reactor: Any, reloads: Reloads) -> None:

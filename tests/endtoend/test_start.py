@@ -17,6 +17,7 @@ from tests.endtoend.harness import (
     LOOPBACK,
     ROOT,
     EndToEndCase,
+    Program,
     accepts,
     ask,
     free_port,
@@ -332,6 +333,26 @@ class EmbeddedTests(EndToEndCase):
 
 def read(path: pathlib.Path) -> str:
     return path.read_text(errors="replace")
+
+
+class LateFailureTests(EndToEndCase):
+    """What goes wrong when the ports are bound already."""
+
+    def test_status(self) -> None:
+        """A start that fails late ends with status 1, for who would start it again."""
+        modules = self.directory("modules")
+        with open(os.path.join(modules, "sitecustomize.py"), "w") as out:
+            out.write(
+                "from dynbalance.store.memory import MemoryStore\n"
+                "from twisted.internet.defer import fail\n"
+                "MemoryStore.open = lambda self: fail(OSError('no such thing'))\n"
+            )
+        process = Daemon(self, modules=modules, wait=False).process
+        self.assertEqual(1, process.wait())
+        self.assertIn("the start failed", process.log())
+
+    def assert_no_traceback(self, started: Program) -> None:
+        """It is a mistake of ours that has its traceback here."""
 
 
 class HelpTests(CommandCase):
