@@ -413,7 +413,8 @@ class HttpTestCase(SynchronousTestCase):
             for members in (world.backends, *world.elsewhere.values()):
                 for backend in members:
                     backend.socket.close()
-        self.assertEqual(_descriptors(), self._descriptors, "descriptors are left")
+        # What an earlier test had forgotten may have been collected meanwhile.
+        self.assertLessEqual(_descriptors(), self._descriptors, "descriptors are left")
 
     def assert_nothing_left(self, world: World) -> None:
         self.assertEqual(world.held, 0, "a slot on a server is still taken")
