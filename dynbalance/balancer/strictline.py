@@ -17,7 +17,7 @@ from attrs import define
 
 from dynbalance.balancer.lease import Lease
 from dynbalance.balancer.server import Server
-from dynbalance.balancer.waiting import PASSED_OVER, Waiter
+from dynbalance.balancer.waiting import PASSED_OVER, Waiter, hand_over
 from dynbalance.store.reports import Wish
 
 
@@ -244,12 +244,8 @@ class StrictLine:
                 lease.release()
                 continue
             ask.waiter = None
-            try:
-                waiter.granted(lease)
-            except Exception as error:  # noqa: BLE001 - the others still wait
-                if not lease.released:
-                    lease.release()
-                broken = broken or error
+            failed = hand_over(lease, waiter)
+            broken = broken or failed
         if broken is not None:
             raise broken
 

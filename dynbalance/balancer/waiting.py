@@ -40,6 +40,19 @@ class Waiter(Protocol):
         """
 
 
+def hand_over(lease: Lease, waiter: Waiter) -> Exception | None:
+    """
+    @return: what the waiter raised, for when the others are served.
+    """
+    try:
+        waiter.granted(lease)
+    except Exception as error:  # noqa: BLE001 - the others still wait
+        if not lease.released:
+            lease.release()
+        return error
+    return None
+
+
 class Line(Protocol):
     """
     @ivar places: how many may wait; 0 for nobody.
@@ -121,12 +134,8 @@ class WaitingLine:
                     self._waiting.move_to_end(waiter)
                     continue
                 del self._waiting[waiter]
-                try:
-                    waiter.granted(lease)
-                except Exception as error:  # noqa: BLE001 - the others still wait
-                    if not lease.released:
-                        lease.release()
-                    broken = broken or error
+                failed = hand_over(lease, waiter)
+                broken = broken or failed
         finally:
             for waiter in reversed(passed):
                 if waiter in self._waiting:

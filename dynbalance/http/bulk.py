@@ -7,10 +7,10 @@ Knows when that pays and may be; refuses to know how bytes are moved
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from dynbalance.net.bulk import Bulk
+from dynbalance.net.pipes import SPLICE
 from dynbalance.net.transport import RECEIVE, ClientTransport
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 LEAST = 2 * RECEIVE
 """Bytes that are to come at least: below it the pipe costs more than it saves."""
-
-_SPLICES = hasattr(os, "splice")
 
 
 def pass_beside(connection: ServerConnection, exchange: Exchange, size: int) -> Bulk | None:
@@ -31,7 +29,7 @@ def pass_beside(connection: ServerConnection, exchange: Exchange, size: int) -> 
         HTTP/2, or while the client takes no more.
     """
     source, target = connection.transport, exchange.bulk_target()
-    if target is None or not _SPLICES or not isinstance(source, ClientTransport):
+    if target is None or SPLICE is None or not isinstance(source, ClientTransport):
         return None
     upstream = connection.upstream
     pipe = upstream.pipes.take()

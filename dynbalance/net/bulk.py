@@ -10,11 +10,13 @@ the pipe and the count; refuses to know whose bytes they are.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import main
+
+from dynbalance.net.pipes import SPLICE as _SPLICE
+from dynbalance.net.pipes import SPLICE_FLAGS as _FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from dynbalance.net.pipes import Pipes
     from dynbalance.net.transport import WriteThrough
 
-_SPLICE: Any = getattr(os, "splice", None)
-_FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 _MOST = 1048576
 _ROUNDS = 8
 

@@ -9,8 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
+from typing import Any
 
 from dynbalance.net.descriptors import below_for_traffic
+
+SPLICE: Any = getattr(os, "splice", None)
+"""C{None} where the system or this Python has none."""
+
+SPLICE_FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 
 SIZE = 262144
 """Bytes a pipe should hold; the kernel may grant less."""

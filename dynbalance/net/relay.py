@@ -13,9 +13,11 @@ pipe.  A side that cannot be written stops the reading of the other.
 from __future__ import annotations
 
 import errno
-import os
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from dynbalance.net.pipes import SPLICE as _SPLICE
+from dynbalance.net.pipes import SPLICE_FLAGS as _FLAGS
 
 if TYPE_CHECKING:
     import socket
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from dynbalance.net.hub import Hub
     from dynbalance.net.pipes import Pipes
 
-_SPLICE: Any = getattr(os, "splice", None)
-_FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 _CHUNK = 16384
 _BULK = 1048576
 _ROUNDS = 8
