@@ -27,7 +27,7 @@ from typing import Any
 import hiredis
 from attrs import field, frozen
 
-from dynbalance.store import codec, scripts
+from dynbalance.store import codec, scripts, serverjson
 from dynbalance.store.contract import ServerOrder
 from dynbalance.store.keys import upstream_keys
 from dynbalance.store.reports import Report, Wish
@@ -78,7 +78,7 @@ class Store:
 
     def add(self, address: str) -> None:
         host, _, port = address.partition(":")
-        text = codec.order_text(
+        text = serverjson.order_text(
             ServerOrder(address=address, host=host, port=int(port), max_conns=0)
         )
         self.run("add", (list(upstream_keys(PREFIX, UPSTREAM)), [address, text, "bench"]))

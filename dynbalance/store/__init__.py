@@ -5,6 +5,7 @@ What is known, shared by all nodes: servers, heartbeats, connection counts.
     membership  a node's memory kept in agreement with a store, with view
     choice      from the store's URL to one of these:
     memory      one process, nothing kept          with ledger
-    redis       Redis or Valkey over the network   with calls, keys, codec, scripts, endpoints
+    redis       Redis or Valkey over the network   with calls, codec, serverjson, keys, scripts,
+                                                   endpoints
     embedded    a Valkey or Redis of our own       with program, child, leash; and both with *.lua
 """

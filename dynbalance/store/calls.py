@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dynbalance.errors import ServerExists, ServerNotFound
 from dynbalance.log import Logger
-from dynbalance.store import codec
+from dynbalance.store import codec, serverjson
 from dynbalance.store.changes import Change, History, Update
 from dynbalance.store.codec import Reply
 from dynbalance.store.contract import (
@@ -67,9 +67,9 @@ class Calls:
         def read(reply: Reply) -> ServerRecord:
             if reply is None:
                 raise ServerExists(order.address)
-            return codec.server(order.address, reply)
+            return serverjson.server(order.address, reply)
 
-        args = (order.address, codec.order_text(order), by, _at(only_at))
+        args = (order.address, serverjson.order_text(order), by, _at(only_at))
         return self._on(upstream, "add", args, read)
 
     def remove(
@@ -97,7 +97,7 @@ class Calls:
     def update(
         self, upstream: str, address: str, update: Update, by: str, only_at: int | None = None
     ) -> Deferred[ServerRecord]:
-        args = (address, codec.update_text(update), by, _at(only_at))
+        args = (address, serverjson.update_text(update), by, _at(only_at))
         return self._on(upstream, "update", args, _server_reader(address))
 
     def amend(
@@ -162,14 +162,14 @@ class Calls:
             upstream,
             "probe",
             (node, repr(lease), *addresses),
-            lambda reply: frozenset(map(codec.text, reply)),
+            lambda reply: frozenset(map(serverjson.text, reply)),
         )
 
     def conclude_check(
         self, upstream: str, node: str, address: str, cause: str
     ) -> Deferred[bool]:
         return self._on(
-            upstream, "verdict", (node, address, codec.found_text(cause, node)), bool
+            upstream, "verdict", (node, address, serverjson.found_text(cause, node)), bool
         )
 
     def recount(self, upstream: str, only_at: int | None = None) -> Deferred[int]:
@@ -202,6 +202,6 @@ def _server_reader(address: str) -> Callable[[Reply], ServerRecord]:
     def read(reply: Reply) -> ServerRecord:
         if reply is None:
             raise ServerNotFound(address)
-        return codec.server(address, reply)
+        return serverjson.server(address, reply)
 
     return read

@@ -1,69 +1,36 @@
 """
-Between the store's values and what Redis keeps.
+Between the store's values and the scripts.
 
-Knows the JSON of a server and the shape of the scripts' arguments and answers;
-refuses to know connections.  What another program or a person wrote is read as
-well as it can be; one field that makes no sense never hides the others.
+Knows the shape of the scripts' arguments and answers; refuses to know how they
+are run, and what the JSON of a server says, which is
+L{dynbalance.store.serverjson}'s.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dynbalance.balancer.address import Address
-from dynbalance.store.changes import HEALTH_ACTIONS, Edit, History, Line, Update
-from dynbalance.store.contract import (
-    HEARTBEAT_TIMEOUT,
-    Drained,
-    Expiry,
-    Intent,
-    ServerOrder,
-    ServerRecord,
-    Snapshot,
-    Then,
-)
+from dynbalance.store.changes import HEALTH_ACTIONS, Edit, History, Line
+from dynbalance.store.contract import Drained, Expiry, ServerRecord, Snapshot, Then
 from dynbalance.store.keys import member, node_keys, upstream_keys
 from dynbalance.store.reports import Granted, Mended, Report, SyncAnswer, Wish
+from dynbalance.store.serverjson import (
+    cause_of,
+    found_text,
+    order_text,
+    record_text,
+    score,
+    seconds,
+    server,
+    text,
+)
 
 Reply = Any
 """What a script answers: bytes, integers, C{None} and lists of these."""
 
 Call = tuple[list[str], list[str]]
 """A script's KEYS and ARGV."""
-
-_DEFAULTS = ServerOrder(address="", host="", port=0)
-"""For what the JSON does not say."""
-
-
-def text(raw: bytes) -> str:
-    """Bytes that are not UTF-8 survive the way there and back."""
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def order_text(order: ServerOrder) -> str:
-    """The JSON of an order; the script adds state and times."""
-    return json.dumps(
-        {
-            "host": order.host,
-            "port": order.port,
-            "weight": order.weight,
-            "max_conns": order.max_conns,
-            "heartbeat": order.heartbeat,
-            "backup": order.backup,
-            "max_fails": order.max_fails,
-            "fail_timeout": order.fail_timeout,
-            "slow_start": order.slow_start,
-        },
-        separators=(",", ":"),
-    )
-
-
-def update_text(update: Update) -> str:
-    """The JSON of what changes."""
-    return json.dumps(dict(update.items()), separators=(",", ":"))
 
 
 def edit_words(edit: Edit) -> tuple[str, ...]:
@@ -75,27 +42,6 @@ def edit_words(edit: Edit) -> tuple[str, ...]:
         repr(edit.drain.seconds),
         edit.drain.then.value,
     )
-
-
-def record_text(record: ServerRecord) -> str:
-    """The JSON of a server with its state and times, as the scripts write it."""
-    fields = json.loads(order_text(record.order))
-    fields |= {
-        "intent": record.intent.value,
-        "expired": record.expired,
-        "enabled": record.enabled,
-    }
-    more = {
-        "created_at": record.created_at,
-        "updated_at": record.updated_at,
-        "last_heartbeat": record.last_heartbeat,
-        "disabled_at": record.disabled_at,
-        "disabled_reason": record.disabled_reason,
-        "drain_deadline": record.drain_deadline,
-        "drain_then": record.drain_then.value or None,
-    }
-    fields |= {name: value for name, value in more.items() if value is not None}
-    return json.dumps(fields, separators=(",", ":"))
 
 
 def restore_args(snapshot: Snapshot, by: str) -> list[str]:
@@ -188,7 +134,7 @@ def _sync_answer(said: Reply) -> SyncAnswer:
 
 
 def _totals(flat: Sequence[bytes]) -> dict[str, int]:
-    return {text(address): _count(total) for address, total in _pairs(flat)}
+    return {text(address): score(total) for address, total in _pairs(flat)}
 
 
 def expiry(reply: Reply) -> Expiry:
@@ -228,7 +174,7 @@ def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
             revision=int(revision),
             now=float(now),
             servers=tuple(servers),
-            unhealthy={text(address): _cause(found) for address, found in _pairs(unhealthy)},
+            unhealthy={text(address): cause_of(found) for address, found in _pairs(unhealthy)},
             era=text(era),
         ),
         broken,
@@ -248,7 +194,7 @@ def _line(id: bytes, flat: Sequence[bytes]) -> Line:
     told = action in HEALTH_ACTIONS
     return Line(
         id=text(id),
-        at=_time(fields.get("at", "").encode()) or 0.0,
+        at=seconds(fields.get("at", "").encode()) or 0.0,
         revision=int(fields.get("revision", "0")),
         part=int(fields.get("part", "1")),
         by=fields.get("by", ""),
@@ -256,7 +202,7 @@ def _line(id: bytes, flat: Sequence[bytes]) -> Line:
         address=address,
         before=None if told else _former(address, before),
         after=None if told else _former(address, after),
-        cause=_cause((after or before).encode()) if told else "",
+        cause=cause_of((after or before).encode()) if told else "",
     )
 
 
@@ -268,129 +214,5 @@ def _former(address: str, meta: str) -> ServerRecord | None:
         return None
 
 
-def found_text(cause: str, node: str) -> str:
-    """The JSON of what a health check found; empty for nothing."""
-    return json.dumps({"cause": cause, "node": node}, separators=(",", ":")) if cause else ""
-
-
-def _cause(found: bytes) -> str:
-    try:
-        cause = _fields(found).get("cause")
-    except ValueError:
-        cause = None
-    # Whoever wrote it wants the server out, whatever the words.
-    return cause if isinstance(cause, str) and cause else "unhealthy"
-
-
-def server(address: str, reply: Sequence[bytes | None]) -> ServerRecord:
-    """
-    One server.
-
-    @param reply: JSON text, heartbeat, count.
-    @raise ValueError: saying why this is no server.
-    """
-    meta, beat, count = reply
-    fields = _fields(meta or b"")
-    intent, expired = _state(fields)
-    return ServerRecord(
-        order=_order(address, fields),
-        intent=intent,
-        expired=expired,
-        connections=_count(count or b"0"),
-        created_at=_time(fields.get("created_at")),
-        updated_at=_time(fields.get("updated_at")),
-        disabled_at=_time(fields.get("disabled_at")),
-        disabled_reason=_optional_text(fields.get("disabled_reason")),
-        last_heartbeat=_time(beat),
-        drain_deadline=_time(fields.get("drain_deadline")),
-        drain_then=_then(fields.get("drain_then")),
-    )
-
-
-def _fields(meta: bytes) -> dict[str, object]:
-    try:
-        fields = json.loads(text(meta))
-    except RecursionError:
-        raise ValueError("too many arrays or objects in each other") from None
-    if isinstance(fields, dict):
-        return fields
-    raise ValueError(f"{type(fields).__name__} in place of a JSON object")
-
-
-def _order(address: str, fields: Mapping[str, object]) -> ServerOrder:
-    parsed = Address.parse(address)
-    fail_timeout = _time(fields.get("fail_timeout"))
-    slow_start = _time(fields.get("slow_start"))
-    return ServerOrder(
-        address=address,
-        host=_optional_text(fields.get("host")) or parsed.host,
-        port=_integer(fields, "port", parsed.port),
-        # The first deployments stored any weight and used none: 0 served.
-        weight=max(1, _integer(fields, "weight", _DEFAULTS.weight)),
-        max_conns=_integer(fields, "max_conns", _DEFAULTS.max_conns),
-        heartbeat=fields.get("heartbeat") is not False,
-        backup=fields.get("backup") is True,
-        max_fails=_integer(fields, "max_fails", _DEFAULTS.max_fails),
-        fail_timeout=_DEFAULTS.fail_timeout if fail_timeout is None else fail_timeout,
-        slow_start=max(0.0, slow_start or 0.0),
-    )
-
-
-def _state(fields: Mapping[str, object]) -> tuple[Intent, bool]:
-    """As C{state_of} in C{meta.lua}, which says why."""
-    serving = fields.get("enabled") is not False
-    expired = fields.get("expired") is True
-    if fields.get("intent") == "enable" and serving is not expired:
-        return Intent.ENABLE, expired
-    if fields.get("intent") == "disable" and not serving:
-        return Intent.DISABLE, expired
-    if fields.get("intent") == "drain" and not serving:
-        return Intent.DRAIN, expired
-    if serving:
-        return Intent.ENABLE, False
-    if fields.get("disabled_reason") == HEARTBEAT_TIMEOUT:
-        return Intent.ENABLE, True
-    return Intent.DISABLE, False
-
-
-def _then(value: object) -> Then:
-    return Then(value) if value in ("disable", "remove") else Then.STAY
-
-
 def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
     return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _count(raw: bytes) -> int:
-    # A score is a double, and a person may have written any.
-    score = float(raw)
-    return int(score) if math.isfinite(score) else 0
-
-
-def _integer(fields: Mapping[str, object], name: str, default: int) -> int:
-    value = fields.get(name)
-    if value is None:
-        return default
-    # JSON has one kind of number, and shell scripts write digits in quotes.
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            number = math.nan
-        if number.is_integer() and number >= 0:
-            return int(number)
-    raise ValueError(f"{name}: {value!r} is not a whole number")
-
-
-def _time(value: object) -> float | None:
-    if isinstance(value, (int, float, bytes)) and not isinstance(value, bool):
-        try:
-            seconds = float(value)
-        except (ValueError, OverflowError):
-            return None
-        return seconds if math.isfinite(seconds) else None
-    return None
-
-
-def _optional_text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

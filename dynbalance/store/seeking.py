@@ -20,7 +20,8 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from zope.interface import implementer
 
 from dynbalance.errors import StoreUnavailable
-from dynbalance.store.codec import Reply, text
+from dynbalance.store.codec import Reply
+from dynbalance.store.serverjson import text
 
 PEER_TIMEOUT = 1.0
 """Seconds for one answer; meanwhile nobody else is asked."""

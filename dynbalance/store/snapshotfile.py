@@ -18,7 +18,7 @@ from itertools import islice
 from attrs import frozen
 
 from dynbalance.errors import DynbalanceError
-from dynbalance.store import codec
+from dynbalance.store import serverjson
 from dynbalance.store.contract import ServerRecord, Snapshot
 
 VERSION = 1
@@ -146,7 +146,7 @@ def _lines(store: str, snapshots: Mapping[str, Snapshot], now: float) -> Iterato
         for record in snapshot.servers:
             address = json.dumps(record.order.address)
             beat = json.dumps(record.last_heartbeat)
-            yield f"[{address},{beat},{codec.record_text(record)}]\n".encode("ascii")
+            yield f"[{address},{beat},{serverjson.record_text(record)}]\n".encode("ascii")
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -207,4 +207,4 @@ def _kept(body: bytes) -> Kept:
 def _server(line: bytes) -> ServerRecord:
     address, beat, meta = json.loads(line)
     heard = None if beat is None else repr(float(beat)).encode()
-    return codec.server(address, (json.dumps(meta).encode(), heard, None))
+    return serverjson.server(address, (json.dumps(meta).encode(), heard, None))

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpack import Encoder
 
 import dynbalance
-from dynbalance.store import codec, snapshotfile
+from dynbalance.store import serverjson, snapshotfile
 from dynbalance.store.contract import Snapshot
 from tests.hostile.corpus import REQUESTS, RESPONSES, STREAMS
 from tests.hostile.test_streams import frames
@@ -117,9 +117,9 @@ def _admin_documents() -> list[bytes]:
 
 
 def _records() -> list[bytes]:
-    record = codec.server("10.0.0.1:80", (b'{"host":"a"}', b"1.5", b"2"))
+    record = serverjson.server("10.0.0.1:80", (b'{"host":"a"}', b"1.5", b"2"))
     return [
-        codec.record_text(record).encode() + b"\n\n1.5",
+        serverjson.record_text(record).encode() + b"\n\n1.5",
         b'{"host":"10.0.0.1","port":"80","weight":2.0,"enabled":false,"created_at":1e9}\n\n1',
         b'{"intent":"drain","enabled":false,"drain_deadline":5,"drain_then":"remove"}\n\n',
         b'{"cause":"unhealthy","node":"a"}\n\n0',
@@ -127,7 +127,7 @@ def _records() -> list[bytes]:
 
 
 def _snapshots() -> list[bytes]:
-    record = codec.server("10.0.0.1:80", (b'{"host":"a"}', b"1.5", b"2"))
+    record = serverjson.server("10.0.0.1:80", (b'{"host":"a"}', b"1.5", b"2"))
     snapshot = Snapshot(revision=3, now=1.5, servers=(record,), unhealthy={"a": "b"}, era="e")
     lines = partial(snapshotfile._lines, "redis://h", now=5.0)
     return [

@@ -41,7 +41,7 @@ from dynbalance.http.request import compose, is_hopeless, parse_request
 from dynbalance.http.response import UNTIL_CLOSE, parse_response
 from dynbalance.net.clienthello import MAX_HELLO, NotTls, read_hello
 from dynbalance.net.proxyprotocol import BrokenHeader, PrefaceReader, header
-from dynbalance.store import codec, snapshotfile
+from dynbalance.store import codec, serverjson, snapshotfile
 from dynbalance.store.contract import ServerRecord
 from tests.fuzz import connections
 from tests.http.test_readings import (
@@ -407,7 +407,7 @@ def credentials(data: bytes) -> None:
 def store_server(data: bytes) -> None:
     """What anybody wrote of one server is read, and hides no other's."""
     meta, _, beat = data.partition(b"\n\n")
-    good = codec.record_text(codec.server("10.0.0.1:80", (b"{}", None, None))).encode()
+    good = serverjson.record_text(serverjson.server("10.0.0.1:80", (b"{}", None, None))).encode()
     metas = [b"10.0.0.1:80", good, b"10.0.0.2:80", meta, beat, good]
     beats = [b"10.0.0.1:80", b"1", b"10.0.0.2:80", beat]
     found = [b"10.0.0.1:80", meta]
@@ -418,13 +418,13 @@ def store_server(data: bytes) -> None:
 
 
 def _written_again(record: ServerRecord) -> None:
-    meta = codec.record_text(record).encode()
+    meta = serverjson.record_text(record).encode()
     if b"\\ud" in meta:
         # Halves of characters, and bytes that are none, may become one.
         return
     beat = None if record.last_heartbeat is None else repr(record.last_heartbeat).encode()
     count = str(record.connections).encode()
-    assert codec.server(record.order.address, (meta, beat, count)) == record, meta
+    assert serverjson.server(record.order.address, (meta, beat, count)) == record, meta
 
 
 def _opened(content: bytes, *_: object) -> BytesIO:

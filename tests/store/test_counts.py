@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ServerExists, ServerNotFound
-from dynbalance.store import codec, ledger, scripts
+from dynbalance.store import codec, ledger, scripts, serverjson
 from dynbalance.store.keys import upstream_keys
 from dynbalance.store.memory import MemoryStore
 from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
@@ -96,7 +96,7 @@ class ScriptCounts:
         self._run("leave", *codec.leave_call("{x}", node, ["default"]))
 
     def add(self, address: str) -> None:
-        text = codec.order_text(order(address, max_conns=LIMIT))
+        text = serverjson.order_text(order(address, max_conns=LIMIT))
         self._run("add", self._keys, [address, text, "test"])
 
     def remove(self, address: str) -> None:

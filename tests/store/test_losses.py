@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from dynbalance.balancer.upstream import Upstream
-from dynbalance.store import codec, scripts
+from dynbalance.store import codec, scripts, serverjson
 from dynbalance.store.contract import Snapshot
 from dynbalance.store.keys import upstream_keys
 from dynbalance.store.reports import Report
@@ -105,7 +105,7 @@ class _World:
         self.look(name)
 
     def add(self, name: str, address: str, weight: int) -> None:
-        text = codec.order_text(order(address, weight=weight))
+        text = serverjson.order_text(order(address, weight=weight))
         self._order(name, "add", address, [address, text, "test", ""])
 
     def disable(self, name: str, address: str) -> None:
