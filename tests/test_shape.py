@@ -61,7 +61,7 @@ class ShapeTests(SynchronousTestCase):
     def test_redis(self) -> None:
         """One module knows the Redis library."""
         users = [n for n, t in modules() if any(i.startswith("txredisapi") for i in imported(t))]
-        self.assertEqual(["store.redis"], users)
+        self.assertEqual(["store.link"], users)
 
     def test_reactor(self) -> None:
         """One module names the global reactor."""

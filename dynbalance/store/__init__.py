@@ -6,6 +6,6 @@ What is known, shared by all nodes: servers, heartbeats, connection counts.
     choice      from the store's URL to one of these:
     memory      one process, nothing kept          with ledger
     redis       Redis or Valkey over the network   with calls, codec, serverjson, keys, scripts,
-                                                   endpoints
+                                                   link, endpoints, seeking
     embedded    a Valkey or Redis of our own       with program, child, leash; and both with *.lua
 """

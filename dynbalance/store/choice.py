@@ -19,8 +19,9 @@ from dynbalance.store.embedded import EmbeddedStore
 from dynbalance.store.endpoints import tcp_endpoint, tls_endpoint, unix_endpoint
 from dynbalance.store.keeper import Keeper
 from dynbalance.store.keys import DEFAULT, upstream_keys
+from dynbalance.store.link import ask
 from dynbalance.store.memory import MemoryStore
-from dynbalance.store.redis import RedisStore, ask
+from dynbalance.store.redis import RedisStore
 from dynbalance.store.seeking import (
     Question,
     Refusal,

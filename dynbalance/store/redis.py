@@ -1,9 +1,9 @@
 """
 The store in Redis or Valkey: one connection, one script a call.
 
-Knows the connection: reaching it, deadlines, what its failures mean.  Refuses
-to know the calls (C{calls}), the layout (C{keys}), the values (C{codec}) and the
-rules (the scripts).
+Knows how to have a connection, deadlines, and what failures mean.  Refuses to
+know how it is spoken on (C{link}), the calls (C{calls}), the layout (C{keys}), the
+values (C{codec}) and the rules (the scripts).
 
 A call never waits for a connection.  One that misses its deadline takes the
 connection with it, because a late answer would be taken for the next call's.
@@ -12,17 +12,12 @@ connection with it, because a late answer would be taken for the next call's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar, cast
+from typing import NoReturn, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from txredisapi import (  # type: ignore[import-untyped]
-    ConnectionError as LostConnection,
-)
-from txredisapi import RedisError, RedisProtocol, ResponseError
 
 from dynbalance.errors import StaleRevision, StoreUnavailable
 from dynbalance.log import Logger
@@ -30,7 +25,8 @@ from dynbalance.store import scripts
 from dynbalance.store.calls import Calls
 from dynbalance.store.codec import Reply
 from dynbalance.store.endpoints import CONNECT_TIMEOUT
-from dynbalance.store.seeking import Place, Refusal, SeekingEndpoint, redirection
+from dynbalance.store.link import Link, RedisError, ResponseError, connect
+from dynbalance.store.seeking import Place, SeekingEndpoint, redirection
 
 FIRST_DELAY, LAST_DELAY = 0.05, 1.0
 """Seconds between two attempts to connect: doubled each time, up to the last."""
@@ -38,93 +34,8 @@ FIRST_DELAY, LAST_DELAY = 0.05, 1.0
 _T = TypeVar("_T")
 
 
-class _Link(RedisProtocol):  # type: ignore[misc]
-    """
-    One connection.  The library's protocol would log in by itself and tell a
-    factory of its own; here that is the store's matter.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(charset=None, convertNumbers=False)
-        self._ended = False
-        self._retired = False
-        self._waiting: list[Deferred[None]] = []
-
-    def connectionMade(self) -> None:
-        self.connected = 1
-
-    def connectionLost(self, why: Failure) -> None:
-        self.connected = 0
-        self._ended = True
-        while self.replyQueue.waiting:
-            self.replyReceived(
-                LostConnection(f"the connection to the store was lost: {why.getErrorMessage()}")
-            )
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(None)
-
-    def when_ended(self) -> Deferred[None]:
-        if self._ended:
-            return succeed(None)
-        deferred: Deferred[None] = Deferred()
-        self._waiting.append(deferred)
-        return deferred
-
-    def say(self, *words: str) -> Deferred[Reply]:
-        """One command, its answer or a L{RedisError}."""
-        answer: Deferred[Reply] = self.execute_command(
-            *(word.encode("utf-8", "surrogateescape") for word in words)
-        )
-        return answer
-
-    def replyReceived(self, reply: object) -> None:
-        super().replyReceived(reply)
-        if self._retired and not self.replyQueue.waiting:
-            self.abort()
-
-    def retire(self) -> None:
-        """End when what was asked already is answered."""
-        self._retired = True
-        if not self.replyQueue.waiting:
-            self.abort()
-
-    def abort(self) -> None:
-        self.transport.abortConnection()
-
-
-class _LinkFactory(Factory):
-    """Makes one link, and no line in the log for each."""
-
-    protocol = _Link
-    noisy = False
-
-
 class _NoAnswer(StoreUnavailable):
     """A deadline was missed."""
-
-
-async def ask(
-    endpoint: IStreamClientEndpoint, login: Sequence[str], words: Sequence[str]
-) -> Reply | Refusal:
-    """
-    One command over a connection of its own.
-
-    @param login: for C{AUTH}, where it is asked for.
-    """
-    link = cast(_Link, await endpoint.connect(_LinkFactory()))
-    try:
-        try:
-            return await link.say(*words)
-        except ResponseError as error:
-            if not login or not str(error).startswith("NOAUTH"):
-                return Refusal(str(error))
-        await link.say("AUTH", *login)
-        return await link.say(*words)
-    except ResponseError as error:
-        return Refusal(str(error))
-    finally:
-        link.abort()
 
 
 class RedisStore(Calls):
@@ -161,8 +72,8 @@ class RedisStore(Calls):
         self._login = login
         self._db = db
         self._scripts = scripts.load()
-        self._link: _Link | None = None
-        self._links: set[_Link] = set()
+        self._link: Link | None = None
+        self._links: set[Link] = set()
         self._seeking: Deferred[None] = succeed(None)
         self._reached: list[Deferred[None]] = []
         self._tried: list[Deferred[None]] = []
@@ -229,16 +140,16 @@ class RedisStore(Calls):
                 delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(max(failures - 1, 0), 10))
                 await deferLater(self._clock, delay)
 
-    async def _connect(self) -> _Link | None:
+    async def _connect(self) -> Link | None:
         link = await self._enter(self._endpoint)
         self._link = link
         self._available = True
         self._moving = False
         return link
 
-    async def _enter(self, endpoint: IStreamClientEndpoint) -> _Link:
+    async def _enter(self, endpoint: IStreamClientEndpoint) -> Link:
         """Connect and log in."""
-        link = cast(_Link, await endpoint.connect(_LinkFactory()))
+        link = await connect(endpoint)
         self._links.add(link)
         link.when_ended().addCallback(lambda _: self._links.discard(link))
         try:
@@ -257,7 +168,7 @@ class RedisStore(Calls):
         self._moving = False
         self._lost(f"the store is not reached: {failure.getErrorMessage()}")
 
-    def _drop(self, link: _Link, why: str) -> None:
+    def _drop(self, link: Link, why: str) -> None:
         """Give a connection up; another one is sought."""
         link.abort()
         if self._link is link:
@@ -308,7 +219,7 @@ class RedisStore(Calls):
         return answer.addErrback(give_up)
 
     async def _otherwise(
-        self, link: _Link, error: RedisError, name: str, keys: Sequence[str], args: Sequence[str]
+        self, link: Link, error: RedisError, name: str, keys: Sequence[str], args: Sequence[str]
     ) -> Reply:
         """
         What becomes of a call that was answered with an error.
@@ -338,7 +249,7 @@ class RedisStore(Calls):
         self._available = False
         raise StoreUnavailable(said) from None
 
-    async def _follow(self) -> _Link:
+    async def _follow(self) -> Link:
         """The connection to where the keys are now."""
         await self.when_reached()
         if self._link is None:
@@ -361,7 +272,7 @@ class RedisStore(Calls):
         finally:
             link.abort()
 
-    async def _run(self, link: _Link, name: str, keys: Sequence[str], args: Sequence[str]) -> Reply:
+    async def _run(self, link: Link, name: str, keys: Sequence[str], args: Sequence[str]) -> Reply:
         script = self._scripts[name]
         try:
             return await link.say("EVALSHA", *self._call(script.sha, keys, args))
