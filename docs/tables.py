@@ -32,6 +32,7 @@ from dynbalance.balancer.roll import FileServer
 from dynbalance.config import Config, StoreUrl
 from dynbalance.config.ranges import YEAR, Choice, Range
 from dynbalance.ctl.program import program
+from dynbalance.inventory import Inventory
 from dynbalance.lag import Lag
 from dynbalance.options import Options
 from dynbalance.store.contract import ServerOrder
@@ -295,7 +296,9 @@ def metric_pages() -> str:
     balancer = Balancer([order], clock.seconds, lambda: 0.0)
     membership = Membership(balancer, MagicMock(), "one", 10.0, 0.1, clock)
     door = MagicMock(kind="http", listen="tcp:80", waiting=0, listener=MagicMock(active=0))
-    collector = BalancerCollector(balancer, membership, lambda: [door], Lag(clock))
+    inventory = Inventory(MagicMock(), MagicMock())
+    inventory.detailed = True
+    collector = BalancerCollector(balancer, membership, lambda: [door], Lag(clock), inventory)
     blocks = []
     for metric in collector.collect():
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name

@@ -5,7 +5,8 @@ from outside while a daemon runs.
 Knows leases and servers as objects: the garbage collector is asked for them, so
 that those are seen, too, which everybody else has forgotten.  Refuses to mend
 anything; what is not true is logged, once.  Looking at every object of the
-process is no way to serve, therefore it is done where L{VARIABLE} asks for it.
+process is no way to serve, therefore it is done where L{VARIABLE} asks for it; so
+is counting them all for metrics, see L{dynbalance.inventory}.
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ class Invariants:
         works = self._find()
         if works is None:
             return
+        works.inventory.detailed = True
         objects = gc.get_objects()
         servers = [each for each in objects if type(each) is Server]
         leases = [each for each in objects if type(each) is Lease]

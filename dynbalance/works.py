@@ -23,6 +23,7 @@ from dynbalance.config import Config, TracingConfig
 from dynbalance.duties import Duties
 from dynbalance.errors import ConfigError, StoreUnusable
 from dynbalance.http.upstream import HttpUpstream
+from dynbalance.inventory import Inventory
 from dynbalance.lag import Lag
 from dynbalance.listening import Ground
 from dynbalance.log import set_level
@@ -76,6 +77,7 @@ class Works:
     @ivar config: that is followed.
     @ivar pages: what is served beside the admin API.
     @ivar logs: the access logs and the audit log.
+    @ivar inventory: of the reactor's and of all objects.
     @ivar inherited: see L{dynbalance.service.Node}.
     @ivar tracing: makes spans of requests; C{None} where nobody wants them.
     """
@@ -125,6 +127,8 @@ class Works:
             noted=self.keeper.note,
         )
         self.lag = Lag(reactor)
+        hub = carrier(reactor)
+        self.inventory = Inventory(reactor, hub)
         self.tracing = tracing_of(config.tracing, self.membership.node)
         self.duties = Duties(
             self.store,
@@ -137,7 +141,7 @@ class Works:
         self.traffic = Traffic(
             Ground(
                 balancer=self.balancer,
-                hub=carrier(reactor),
+                hub=hub,
                 deadlines=Deadlines(reactor),
                 names=Names(reactor, reactor),
                 pipes=Pipes(),
@@ -229,7 +233,12 @@ class Works:
             self._way,
         )
         self.pages = Pages(
-            self.balancer, self.membership, lambda: self.traffic.entrances, self._crew, self.lag
+            self.balancer,
+            self.membership,
+            lambda: self.traffic.entrances,
+            self._crew,
+            self.lag,
+            self.inventory,
         )
         mount = self.admin_side.follow(
             config, prepared.materials, operations, self.pages, prepared.admin

@@ -121,6 +121,7 @@ class LookTests(SynchronousTestCase):
         self.clock.addSystemEventTrigger = lambda *trigger: None
         self.upstream = upstream(order(self._testMethodName))
         self.works: Any = SimpleNamespace(
+            inventory=SimpleNamespace(detailed=False),
             balancer=[self.upstream],
             traffic=SimpleNamespace(active=1),
             membership=SimpleNamespace(running=True, available=True),
@@ -143,6 +144,7 @@ class LookTests(SynchronousTestCase):
         Invariants.watch({}, self.clock, lambda: self.works)
         Invariants.watch({"DYNBALANCE_INVARIANTS": ""}, self.clock, lambda: self.works)
         self.assertEqual([], self.clock.getDelayedCalls())
+        self.assertFalse(self.works.inventory.detailed)
 
     def test_not_begun(self) -> None:
         """A worker that was told nothing yet has nothing to look at."""
@@ -157,6 +159,12 @@ class LookTests(SynchronousTestCase):
         self.assertEqual([], self.errors(9))
         del lease
         self.assertEqual(1, len(self.errors(9)))
+
+    def test_objects(self) -> None:
+        """Metrics count objects from then on."""
+        Invariants.watch({"DYNBALANCE_INVARIANTS": "1"}, self.clock, lambda: self.works)
+        self.assertEqual([], self.errors(1))
+        self.assertTrue(self.works.inventory.detailed)
 
     def test_unpublished(self) -> None:
         """A lease that the store does not hear of is found after some seconds."""

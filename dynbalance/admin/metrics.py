@@ -22,6 +22,7 @@ from dynbalance.admin.crew import Crew
 from dynbalance.admin.families import MANY, Families
 from dynbalance.admin.figures import figures
 from dynbalance.balancer.balancer import Balancer
+from dynbalance.inventory import Inventory
 from dynbalance.lag import Lag
 from dynbalance.store.membership import Membership
 
@@ -97,9 +98,11 @@ class BalancerCollector(Collector):
         membership: Membership,
         doors: Callable[[], Iterable[Door]] = no_doors,
         lag: Lag | None = None,
+        inventory: Inventory | None = None,
     ) -> None:
         """@param doors: the listeners there are now."""
         self._lag = lag
+        self._inventory = inventory
         self._balancer = balancer
         self._membership = membership
         self._doors = doors
@@ -204,6 +207,21 @@ class BalancerCollector(Collector):
                 self._lag.times,
                 MANY,
             )
+        if self._inventory is not None:
+            to.gauge("timers", "Calls that are to be made later.", (), self._inventory.timers)
+            to.gauge(
+                "descriptors",
+                "Descriptors that are watched: connections, listeners and a few more.",
+                (),
+                self._inventory.descriptors,
+            )
+            to.gauge_each(
+                "objects",
+                "Objects by type; only where DYNBALANCE_INVARIANTS is set.",
+                (),
+                "type",
+                self._inventory.objects(),
+            )
         return to.made()
 
 
@@ -217,11 +235,12 @@ class Metrics:
         doors: Callable[[], Iterable[Door]] = no_doors,
         crew: Crew | None = None,
         lag: Lag | None = None,
+        inventory: Inventory | None = None,
     ) -> None:
         """@param crew: who serves, if it is not this process."""
         self._balancer = balancer
         self._crew = crew
-        self._traffic = BalancerCollector(balancer, membership, doors, lag)
+        self._traffic = BalancerCollector(balancer, membership, doors, lag, inventory)
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)

@@ -18,6 +18,7 @@ from dynbalance.admin.crew import Crew
 from dynbalance.admin.metrics import Door, Metrics, no_doors
 from dynbalance.admin.scene import Ask
 from dynbalance.balancer.balancer import Balancer
+from dynbalance.inventory import Inventory
 from dynbalance.lag import Lag
 from dynbalance.store.membership import Membership
 
@@ -32,15 +33,17 @@ class Pages:
         doors: Callable[[], Iterable[Door]] = no_doors,
         crew: Crew | None = None,
         lag: Lag | None = None,
+        inventory: Inventory | None = None,
     ) -> None:
         """
         @param doors: the listeners there are now.
         @param crew: who serves, if it is not this process.
         @param lag: of this process's reactor.
+        @param inventory: of this process.
         """
         self._balancer = balancer
         self._crew = crew
-        self._metrics = Metrics(balancer, membership, doors, crew, lag)
+        self._metrics = Metrics(balancer, membership, doors, crew, lag, inventory)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         get = (b"GET",)
