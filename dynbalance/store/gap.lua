@@ -1,5 +1,10 @@
--- Heartbeats' clocks stand still while no node is there to hear them.
+-- What the store's clock says after a time in which no node was heard, and after it
+-- was set.
 
+-- A clock that is 10 ms behind the last contact was set back; less is rounding.
+local BACK = 0.01
+
+-- Heartbeats' clocks stand still while no node is there to hear them.
 local function move(u, at, gap)
   local beats = redis.call('HGETALL', u.heartbeat)
   for i = 1, #beats, 2 do
@@ -8,12 +13,41 @@ local function move(u, at, gap)
   end
 end
 
--- The gap is judged by the lease of the node that was heard last.
+-- The clock was set: every moment that is waited for, or counted from, goes with it.
+local function follow_clock(u, at, step)
+  move(u, at, step)
+  for _, node in ipairs(redis.call('ZRANGE', u.nodes, 0, -1)) do
+    redis.call('ZINCRBY', u.nodes, step, node)
+  end
+  local claims = redis.call('HGETALL', u.probers)
+  for i = 1, #claims, 2 do
+    local till, who = string.match(claims[i + 1], '^(%S+) (.*)$')
+    if tonumber(till) then
+      redis.call('HSET', u.probers, claims[i], ms(till + step) .. ' ' .. who)
+    end
+  end
+  local metas = redis.call('HGETALL', u.meta)
+  for i = 1, #metas, 2 do
+    local meta = parse(metas[i + 1])
+    if meta and meta.fields.intent == 'drain' then
+      for _, name in ipairs({'disabled_at', 'drain_deadline'}) do
+        local moment = tonumber(meta.fields[name])
+        if moment then put(meta, name, ms(moment + step)) end
+      end
+      redis.call('HSET', u.meta, metas[i], text_of(meta))
+    end
+  end
+end
+
+-- The gap is judged by the lease of the node that was heard last.  Who calls knows
+-- of no outage, so that a gap is a step of the clock.
 local function thaw(u, at)
   local known = redis.call('HMGET', u.sync, 'contact', 'lease')
   local contact = tonumber(known[1])
-  if contact and at - contact > (tonumber(known[2]) or 0) then
-    move(u, at, at - contact)
+  if not contact then return end
+  local gap = at - contact
+  if gap > (tonumber(known[2]) or 0) or gap < -BACK then
+    follow_clock(u, at, gap)
     redis.call('HSET', u.sync, 'contact', ms(at))
   end
 end
@@ -28,8 +62,14 @@ local function last_beat(u)
   return newest
 end
 
-local function heard(u, at, lease)
+-- Who reports in full has been away, or is new; nobody else hears of a gap.
+local function heard(u, at, lease, full)
   local contact = tonumber(redis.call('HGET', u.sync, 'contact')) or last_beat(u)
-  if contact and at - contact > lease then move(u, at, at - contact) end
+  local gap = contact and at - contact or 0
+  if gap < -BACK or (gap > lease and not full) then
+    follow_clock(u, at, gap)
+  elseif gap > lease then
+    move(u, at, gap)
+  end
   redis.call('HSET', u.sync, 'contact', ms(at), 'lease', lease)
 end

@@ -31,6 +31,11 @@ local u, conns, grants = upstream(1), KEYS[1 + FIXED], KEYS[2 + FIXED]
 local node, number, seen, at = ARGV[1], ARGV[2], ARGV[3], time()
 local last = tonumber(redis.call('HGET', grants, 'last')) or 0
 local till = tonumber(redis.call('ZSCORE', u.nodes, node))
+if till and till < at then
+  -- Perhaps it is the clock that went on.
+  thaw(u, at)
+  till = tonumber(redis.call('ZSCORE', u.nodes, node))
+end
 local late, lapsed = tonumber(number) <= last, not till or till < at
 if late or lapsed then
   return {last, lapsed and 1 or 0, late and 1 or 0, {}, 0, 0, {}}

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from attrs import Factory, define, evolve
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 
-from dynbalance.errors import ServerExists, ServerNotFound, StaleRevision, StoreError
+from dynbalance.errors import ServerExists, StaleRevision, StoreError
 from dynbalance.store.changes import Change, History, Update
 from dynbalance.store.contract import (
     ENDLESS,
@@ -27,9 +27,9 @@ from dynbalance.store.contract import (
     Snapshot,
     Then,
 )
-from dynbalance.store.journal import Journal, Step
-from dynbalance.store.ledger import Ledger
+from dynbalance.store.journal import Step
 from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
+from dynbalance.store.shelf import Shelf
 from dynbalance.store.transitions import added, beaten, edited, ordered, overdue, updated
 
 _T = TypeVar("_T")
@@ -45,82 +45,6 @@ class Clock(Protocol):
         """Seconds since the epoch."""
 
 
-@define(slots=True)
-class _Upstream:
-    """
-    One upstream's servers and counts.
-
-    @ivar contact: when a node was last heard; C{None} before the first sync.
-    @ivar lease: of the node that was heard last.
-    @ivar unhealthy: address -> what its health check found.
-    @ivar probers: address -> the node that checks it, and until when.
-    """
-
-    servers: dict[str, ServerRecord] = Factory(dict)
-    ledger: Ledger = Factory(Ledger)
-    journal: Journal = Factory(Journal)
-    contact: float | None = None
-    lease: float = 0.0
-    unhealthy: dict[str, str] = Factory(dict)
-    probers: dict[str, tuple[str, float]] = Factory(dict)
-
-    @property
-    def revision(self) -> int:
-        return self.journal.revision
-
-    def server(self, address: str) -> ServerRecord:
-        """@raise ServerNotFound: it is none."""
-        record = self.servers.get(address)
-        if record is None:
-            raise ServerNotFound(address)
-        return record
-
-    def put(self, record: ServerRecord, step: Step, action: str) -> ServerRecord:
-        """Keep a changed record, and answer it with its count."""
-        address = record.order.address
-        self.journal.write(step, action, address, self.servers.get(address), record)
-        self.servers[address] = record
-        return self.published(record)
-
-    def take_away(self, address: str, step: Step, action: str = "remove") -> None:
-        """A server is no server any more."""
-        self.journal.write(step, action, address, self.servers.pop(address))
-        self.unhealthy.pop(address, None)
-        self.probers.pop(address, None)
-
-    def published(self, record: ServerRecord) -> ServerRecord:
-        return evolve(record, connections=self.ledger.totals.get(record.order.address, 0))
-
-    def room(self, wish: Wish) -> int:
-        """How many of the connections wished for there may be."""
-        limit, record = wish.limit, self.servers.get(wish.address)
-        if limit is None:
-            if record is None or not (record.enabled or wish.anyhow):
-                return 0
-            limit = record.order.max_conns
-        return max(0, limit - self.ledger.totals.get(wish.address, 0)) if limit else wish.count
-
-    def thaw(self, now: float) -> None:
-        """Move the heartbeats past a gap in which no node was there to hear them."""
-        contact = self.contact
-        if contact is None or now - contact <= self.lease:
-            return
-        for address, record in self.servers.items():
-            if record.last_heartbeat is not None:
-                moved = min(now, record.last_heartbeat + now - contact)
-                self.servers[address] = evolve(record, last_heartbeat=moved)
-        self.contact = now
-
-    def heard(self, now: float, lease: float) -> None:
-        """Note a contact; the first one counts from the last heartbeat."""
-        self.lease = lease
-        if self.contact is None:
-            beats = [record.last_heartbeat or 0.0 for record in self.servers.values()]
-            self.contact = max(beats, default=now)
-        self.thaw(now)
-        self.contact = now
-
-
 class MemoryStore:
     """
     A L{Store <dynbalance.store.contract.Store>} that forgets all at its end.
@@ -131,7 +55,7 @@ class MemoryStore:
         @param clock: its seconds are the store's time.
         """
         self._clock = clock
-        self._upstreams: dict[str, _Upstream] = {}
+        self._upstreams: dict[str, Shelf] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryStore {sorted(self._upstreams)}>"
@@ -164,7 +88,7 @@ class MemoryStore:
     ) -> Deferred[ServerRecord]:
         return self._change(upstream, only_at, lambda here: self._add(here, order, by))
 
-    def _add(self, here: _Upstream, order: ServerOrder, by: str) -> ServerRecord:
+    def _add(self, here: Shelf, order: ServerOrder, by: str) -> ServerRecord:
         if order.address in here.servers:
             raise ServerExists(order.address)
         return here.put(added(order, self._now()), self._step(by), "add")
@@ -172,7 +96,7 @@ class MemoryStore:
     def remove(
         self, upstream: str, address: str, by: str, only_at: int | None = None
     ) -> Deferred[None]:
-        def remove(here: _Upstream) -> None:
+        def remove(here: Shelf) -> None:
             here.server(address)
             here.take_away(address, self._step(by))
 
@@ -187,7 +111,7 @@ class MemoryStore:
         drain: Drain = ENDLESS,
         only_at: int | None = None,
     ) -> Deferred[ServerRecord]:
-        def set_intent(here: _Upstream) -> ServerRecord:
+        def set_intent(here: Shelf) -> ServerRecord:
             record = ordered(here.server(address), intent, drain, self._now())
             return here.put(record, self._step(by), intent.value)
 
@@ -196,7 +120,7 @@ class MemoryStore:
     def update(
         self, upstream: str, address: str, update: Update, by: str, only_at: int | None = None
     ) -> Deferred[ServerRecord]:
-        def change(here: _Upstream) -> ServerRecord:
+        def change(here: Shelf) -> ServerRecord:
             before = here.server(address)
             record = updated(before, update, self._now())
             if record is before:
@@ -254,7 +178,7 @@ class MemoryStore:
     def beat(
         self, upstream: str, address: str, reenable: bool, only_at: int | None = None
     ) -> Deferred[ServerRecord]:
-        def beat(here: _Upstream) -> ServerRecord:
+        def beat(here: Shelf) -> ServerRecord:
             before = here.server(address)
             record = beaten(before, reenable, self._now())
             if record.expired is not before.expired:
@@ -267,7 +191,7 @@ class MemoryStore:
     def expire(self, upstream: str, ttl: float, only_at: int | None = None) -> Deferred[Expiry]:
         return self._change(upstream, only_at, lambda here: self._expire(here, ttl))
 
-    def _expire(self, here: _Upstream, ttl: float) -> Expiry:
+    def _expire(self, here: Shelf, ttl: float) -> Expiry:
         now = self._now()
         here.thaw(now)
         count = 0
@@ -295,7 +219,7 @@ class MemoryStore:
         now = self._now()
         late = 0 < report.number <= here.ledger.last(node)
         if not late:
-            here.heard(now, lease)
+            here.heard(now, lease, report.full)
         here.ledger.reap(now)
         lapsed = not report.full and not here.ledger.live(node)
         if not (lapsed or late):
@@ -318,6 +242,7 @@ class MemoryStore:
         self, upstream: str, node: str, number: int, seen: int, wishes: Sequence[Wish]
     ) -> Deferred[Granted]:
         here = self._upstream(upstream)
+        here.thaw(self._now())
         ledger, last = here.ledger, here.ledger.last(node)
         late, lapsed = number <= last, not ledger.live(node, self._now())
         if late or lapsed:
@@ -337,6 +262,7 @@ class MemoryStore:
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         for name in upstreams:
             here = self._upstream(name)
+            here.thaw(self._now())
             here.ledger.drop(node)
             here.contact = self._now()
         return succeed(None)
@@ -372,14 +298,15 @@ class MemoryStore:
         return succeed(True)
 
     def recount(self, upstream: str, only_at: int | None = None) -> Deferred[int]:
-        def recount(here: _Upstream) -> int:
+        def recount(here: Shelf) -> int:
+            here.thaw(self._now())
             here.ledger.reap(self._now())
             return len(here.servers)
 
         return self._change(upstream, only_at, recount)
 
     def _change(
-        self, upstream: str, only_at: int | None, change: Callable[[_Upstream], _T]
+        self, upstream: str, only_at: int | None, change: Callable[[Shelf], _T]
     ) -> Deferred[_T]:
         here = self._upstream(upstream)
         if only_at not in (None, here.revision):
@@ -392,8 +319,8 @@ class MemoryStore:
     def _step(self, by: str) -> Step:
         return Step(by, self._now())
 
-    def _upstream(self, name: str) -> _Upstream:
-        return self._upstreams.setdefault(name, _Upstream())
+    def _upstream(self, name: str) -> Shelf:
+        return self._upstreams.setdefault(name, Shelf())
 
     def _now(self) -> float:
         # Milliseconds, as the scripts of the Redis store write them.

@@ -2,5 +2,7 @@
 local u = upstream(1)
 local stale = expect(u, ARGV[1])
 if stale then return stale end
-reap(u, time())
+local at = time()
+thaw(u, at)
+reap(u, at)
 return recount(u)

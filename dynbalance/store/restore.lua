@@ -90,7 +90,8 @@ if known[1] then remember('replaced', replaced, known[1], here) end
 remember('given', given, era, revision)
 -- Whoever is of another line than what was given back before joins that one.
 local joins = known[1] and known[2] and not corrects
-begin_era(u, at, node, root_of(joins and known[1] or era))
+local latest = math.max(began(era), known[1] and began(known[1]) or 0)
+begin_era(u, math.max(at, latest + 0.00001), node, root_of(joins and known[1] or era))
 record(u, at, node, 'restore', '', '', '')
 if earlier then redis.call('HSET', u.sync, 'since', u.now) end
 return count

@@ -27,9 +27,9 @@ _PARTS = {
     "verdict": ("names", "meta", "claims"),
     "sync": ("names", "meta", "counts", "gap", "totals", "removal", "era", "repair"),
     "restore": ("names", "meta", "counts", "removal", "era"),
-    "grant": ("names", "counts", "totals"),
-    "leave": ("names", "counts"),
-    "recount": ("names", "counts"),
+    "grant": ("names", "meta", "counts", "gap", "totals"),
+    "leave": ("names", "meta", "counts", "gap"),
+    "recount": ("names", "meta", "counts", "gap"),
 }
 """Script -> the files that it stands on."""
 

@@ -55,7 +55,7 @@ for first = 1, #KEYS, FIXED + 2 do
   local kept = redis.call('HGETALL', grants)
   local last = last_of(kept)
   local late = number > 0 and number <= last
-  if not late then heard(u, at, tonumber(lease)) end
+  if not late then heard(u, at, tonumber(lease), full) end
   reap(u, at)
   local era, found = look(u, at, node)
   local live = redis.call('ZSCORE', u.nodes, node)

@@ -74,6 +74,18 @@ def overdue(record: ServerRecord, now: float) -> ServerRecord:
     return evolve(record, expired=True, disabled_at=now, disabled_reason=HEARTBEAT_TIMEOUT)
 
 
+def shifted(record: ServerRecord, step: float) -> ServerRecord:
+    """After the clock was set: what a drain waits for goes with it."""
+    if record.intent is not Intent.DRAIN:
+        return record
+    since, deadline = record.disabled_at, record.drain_deadline
+    return evolve(
+        record,
+        disabled_at=None if since is None else since + step,
+        drain_deadline=None if deadline is None else deadline + step,
+    )
+
+
 def _intended(record: ServerRecord, intent: Intent, drain: Drain, now: float) -> ServerRecord:
     """What an operator orders, beside what was observed."""
     reason = MANUAL

@@ -69,6 +69,13 @@ class StoreContract:
         )
         return (await self.store.sync(node, lease, {upstream: report}))[upstream]
 
+    async def _without(self, node: str) -> None:
+        """A lease's time in which a node is silent, and another one is not."""
+        await self.tell(f"not {node}", {}, full=True)
+        for _ in range(2):
+            await self.elapse(6.0)
+            await self.tell(f"not {node}", {})
+
     # Membership.
 
     async def test_empty(self) -> None:
@@ -371,7 +378,7 @@ class StoreContract:
         """A node that wakes after its lease enters again with its absolute numbers."""
         await self.store.add("default", order(), "ops")
         first = await self.tell("one", {A: 3}, full=True)
-        await self.elapse(11.0)
+        await self._without("one")
         woken = await self.tell("one", {A: 2}, seen=first.seq)
         self.assertTrue(woken.lapsed)
         self.assertEqual({A: 0}, woken.totals)
@@ -521,7 +528,7 @@ class StoreContract:
         self.assertTrue((await self.wish("one", 1, Wish(address=A))).lapsed)
         await self.tell("one", {}, full=True, number=2)
         await self.wish("one", 3, Wish(address=A))
-        await self.elapse(11.0)
+        await self._without("one")
         self.assertTrue((await self.wish("one", 4, Wish(address=A))).lapsed)
         await self.tell("two", {}, full=True)
         self.assertEqual(0, (await self.only()).connections)
@@ -552,7 +559,9 @@ class StoreContract:
         await self.tell("one", {A: 3}, full=True)
         self.assertEqual(2, await self.store.recount("default"))
         self.assertEqual([3, 0], await self._connections())
-        await self.elapse(11.0)
+        await self.elapse(6.0)
+        await self.tell("two", {}, full=True)
+        await self.elapse(6.0)
         self.assertEqual(2, await self.store.recount("default"))
         self.assertEqual([0, 0], await self._connections())
 
@@ -628,6 +637,95 @@ class StoreContract:
         await self.tell("one", {}, full=True)
         expiry = await self.store.expire("default", 10.0)
         self.assertEqual((A,), expiry.disabled)
+
+    # The clock.
+
+    async def _with_two(self) -> None:
+        """Two nodes with two and three connections to one server."""
+        await self.store.add("default", order(A), "ops")
+        await self.tell("one", {A: 2}, full=True)
+        await self.tell("two", {A: 3}, full=True)
+
+    async def test_clock_goes_on(self) -> None:
+        """
+        A clock that is set to an hour later ends no lease and expires nobody: a node
+        that knows of no gap has not been away.
+        """
+        await self._with_two()
+        await self.elapse(3600.0)
+        answer = await self.tell("one", {})
+        self.assertEqual((False, 2, {A: 5}), (answer.lapsed, answer.nodes, answer.totals))
+        self.assertEqual(0, (await self.store.expire("default", 30.0)).expired_count)
+        # What there was to live goes on.
+        await self.elapse(6.0)
+        await self.tell("one", {})
+        await self.elapse(6.0)
+        self.assertEqual({A: 2}, (await self.tell("one", {})).totals)
+
+    async def test_clock_goes_back(self) -> None:
+        """
+        With one that is set back by an hour, who dies is found dead as soon as ever:
+        nodes, servers and those who check them.
+        """
+        await self._with_two()
+        await self.store.claim_checks("default", "two", [A], 6.0)
+        await self.elapse(-3600.0)
+        await self.tell("one", {})
+        now = (await self.store.snapshot("default")).now
+        self.assertApproximates(now, (await self.only()).last_heartbeat, 2.0)
+        self.assertEqual(frozenset(), await self.store.claim_checks("default", "one", [A], 6.0))
+        for _ in range(4):
+            await self.elapse(8.0)
+            answer = await self.tell("one", {})
+        self.assertEqual({A: 2}, answer.totals)
+        self.assertEqual((A,), (await self.store.expire("default", 30.0)).disabled)
+        self.assertEqual({A}, await self.store.claim_checks("default", "one", [A], 6.0))
+
+    async def test_clock_after_outage(self) -> None:
+        """A gap that nodes know of is none of the clock's: who does not come back is out."""
+        await self._with_two()
+        await self.elapse(3600.0)
+        self.assertEqual({A: 2}, (await self.tell("one", {A: 2}, full=True)).totals)
+
+    async def test_clock_seen_otherwise(self) -> None:
+        """Whichever call sees the new time first, nobody loses what it holds."""
+        for step in (3600.0, -3600.0):
+            calls = (
+                lambda: self.wish("one", 7, Wish(address=A)),
+                lambda: self.store.recount("default"),
+                lambda: self.store.expire("default", 30.0),
+                lambda: self.store.leave("three", ["default"]),
+            )
+            for call in calls:
+                await self.store.leave("one", ["default"])
+                await self.store.leave("two", ["default"])
+                await self.store.add("default", order(A), "ops")
+                await self.tell("one", {A: 2}, full=True, number=1)
+                await self.tell("two", {A: 3}, full=True)
+                await self.elapse(step)
+                await call()
+                answer = await self.tell("two", {})
+                self.assertEqual((False, 2), (answer.lapsed, answer.nodes))
+                self.assertGreater(answer.totals[A], 4)
+                await self.elapse(8.0)
+                await self.tell("two", {})
+                await self.elapse(8.0)
+                self.assertEqual({A: 3}, (await self.tell("two", {})).totals)
+                await self.store.remove("default", A, "ops")
+
+    async def test_clock_and_drains(self) -> None:
+        """A drain lasts as long as it was ordered to, wherever the clock goes."""
+        for step in (3600.0, -3600.0):
+            await self.drain(Then.REMOVE, 60.0)
+            await self.elapse(step)
+            await self.tell("one", {})
+            self.assertEqual((), await self.store.finish_drains("default", 3.0))
+            record, now = await self.only(), (await self.store.snapshot("default")).now
+            self.assertApproximates(now + 60.0, record.drain_deadline, 2.0)
+            self.assertApproximates(now, record.disabled_at, 2.0)
+            await self.elapse(5.0)
+            await self.tell("one", {A: 0})
+            self.assertEqual(1, len(await self.store.finish_drains("default", 3.0)))
 
     # Health checks.
 

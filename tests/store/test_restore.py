@@ -132,6 +132,20 @@ class LossTests(_Stored):
         # And a node that slept through it all.
         self.assertIsNone(await self.give(evolve(before, revision=before.revision - 1), "three"))
 
+    async def test_clock_set_back(self) -> None:
+        """
+        Where a restoration follows what it gives back it is the later one, though
+        the clock was set back in between: nobody takes it for an earlier state.
+        """
+        before = await self.known()
+        began, node, root = before.era.split(" ")
+        before = evolve(before, era=f"{float(began) + 3600:.6f} {node} {root}")
+        self.client("FLUSHALL")
+        self.assertEqual(2, await self.give(before))
+        await self.store.remove("default", A, "ops")
+        self.assertIsNone(await self.give(before, "two"))
+        self.assertEqual({B}, set(await self.servers()))
+
     async def test_nothing_lost(self) -> None:
         """A store that knows as much or more is left alone."""
         before = await self.known()
