@@ -1,9 +1,10 @@
 """
-The store in one process: the whole contract on dictionaries, nothing kept.
+The store in one process: nothing is kept.
 
-Knows the contract's rules and a clock; refuses to know other processes, files
-and sockets.  It is what C{store.url = "memory:"} runs on, and the reference
-that the scripts of the Redis store are compared with.
+Knows the upstreams and a clock; refuses to know other processes, files and
+sockets, and the rules, which are L{dynbalance.store.roster}'s.  It is what
+C{store.url = "memory:"} runs on, and the reference that the scripts of the Redis
+store are compared with.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 
-from dynbalance.errors import ServerExists, StaleRevision, StoreError
+from dynbalance.errors import StoreError
 from dynbalance.store.changes import Change, History, Update
 from dynbalance.store.contract import (
     ENDLESS,
@@ -25,17 +25,12 @@ from dynbalance.store.contract import (
     ServerOrder,
     ServerRecord,
     Snapshot,
-    Then,
 )
 from dynbalance.store.journal import Step
 from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
-from dynbalance.store.shelf import Shelf
-from dynbalance.store.transitions import added, beaten, edited, ordered, overdue, updated
+from dynbalance.store.roster import Roster
 
 _T = TypeVar("_T")
-
-ERA = "memory"
-"""What is forgotten with its process has one era."""
 
 
 class Clock(Protocol):
@@ -55,10 +50,10 @@ class MemoryStore:
         @param clock: its seconds are the store's time.
         """
         self._clock = clock
-        self._upstreams: dict[str, Shelf] = {}
+        self._rosters: dict[str, Roster] = {}
 
     def __repr__(self) -> str:
-        return f"<MemoryStore {sorted(self._upstreams)}>"
+        return f"<MemoryStore {sorted(self._rosters)}>"
 
     @property
     def available(self) -> bool:
@@ -71,36 +66,17 @@ class MemoryStore:
         return succeed(None)
 
     def snapshot(self, upstream: str) -> Deferred[Snapshot]:
-        here = self._upstream(upstream)
-        servers = tuple(here.published(here.servers[address]) for address in sorted(here.servers))
-        return succeed(
-            Snapshot(
-                revision=here.revision,
-                now=self._now(),
-                servers=servers,
-                unhealthy=dict(here.unhealthy),
-                era=ERA,
-            )
-        )
+        return succeed(self._roster(upstream).snapshot(self._now()))
 
     def add(
         self, upstream: str, order: ServerOrder, by: str, only_at: int | None = None
     ) -> Deferred[ServerRecord]:
-        return self._change(upstream, only_at, lambda here: self._add(here, order, by))
-
-    def _add(self, here: Shelf, order: ServerOrder, by: str) -> ServerRecord:
-        if order.address in here.servers:
-            raise ServerExists(order.address)
-        return here.put(added(order, self._now()), self._step(by), "add")
+        return self._change(upstream, only_at, lambda here: here.add(order, self._step(by)))
 
     def remove(
         self, upstream: str, address: str, by: str, only_at: int | None = None
     ) -> Deferred[None]:
-        def remove(here: Shelf) -> None:
-            here.server(address)
-            here.take_away(address, self._step(by))
-
-        return self._change(upstream, only_at, remove)
+        return self._change(upstream, only_at, lambda here: here.remove(address, self._step(by)))
 
     def set_intent(
         self,
@@ -111,149 +87,65 @@ class MemoryStore:
         drain: Drain = ENDLESS,
         only_at: int | None = None,
     ) -> Deferred[ServerRecord]:
-        def set_intent(here: Shelf) -> ServerRecord:
-            record = ordered(here.server(address), intent, drain, self._now())
-            return here.put(record, self._step(by), intent.value)
-
-        return self._change(upstream, only_at, set_intent)
+        step = self._step(by)
+        return self._change(
+            upstream, only_at, lambda here: here.set_intent(address, intent, drain, step)
+        )
 
     def update(
         self, upstream: str, address: str, update: Update, by: str, only_at: int | None = None
     ) -> Deferred[ServerRecord]:
-        def change(here: Shelf) -> ServerRecord:
-            before = here.server(address)
-            record = updated(before, update, self._now())
-            if record is before:
-                return here.published(record)
-            return here.put(record, self._step(by), "update")
-
-        return self._change(upstream, only_at, change)
+        step = self._step(by)
+        return self._change(upstream, only_at, lambda here: here.update(address, update, step))
 
     def amend(
         self, changes: Mapping[str, Change], by: str, action: str
     ) -> Deferred[Mapping[str, int]]:
-        for name, change in changes.items():
-            here = self._upstream(name)
-            if change.only_at not in (None, here.revision):
-                return fail(StaleRevision(here.revision))
-        for name, change in changes.items():
-            here = self._upstream(name)
-            step = self._step(by)
-            for edit in change.edits:
-                before = here.servers.get(edit.address)
-                record = edited(before, edit, self._now())
-                if record is not None:
-                    here.put(record, step, action)
-                elif before is not None:
-                    here.take_away(edit.address, step, action)
-        return succeed({name: self._upstream(name).revision for name in changes})
+        try:
+            for name, change in changes.items():
+                self._roster(name).require(change.only_at)
+        except StoreError as stale:
+            return fail(stale)
+        return succeed(
+            {
+                name: self._roster(name).amend(change.edits, self._step(by), action)
+                for name, change in changes.items()
+            }
+        )
 
     def history(self, upstream: str, limit: int, before: str = "") -> Deferred[History]:
-        return succeed(self._upstream(upstream).journal.before(before, limit))
+        return succeed(self._roster(upstream).journal.before(before, limit))
 
     def news(self, upstream: str, limit: int, after: str) -> Deferred[History]:
-        return succeed(self._upstream(upstream).journal.after(after, limit))
+        return succeed(self._roster(upstream).journal.after(after, limit))
 
     def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
-        here = self._upstream(upstream)
-        now = self._now()
-        step = self._step("drain")
-        over = []
-        for address in sorted(here.servers):
-            record = here.servers[address]
-            then, deadline = record.drain_then, record.drain_deadline
-            if record.intent is not Intent.DRAIN or then is Then.STAY:
-                continue
-            left = here.ledger.totals.get(address, 0)
-            settled = not left and now - (record.disabled_at or 0.0) >= settle
-            if settled or (deadline is not None and now >= deadline):
-                over.append(Drained(address=address, then=then, left=left))
-                if then is Then.REMOVE:
-                    here.take_away(address, step)
-                else:
-                    disabled = ordered(record, Intent.DISABLE, ENDLESS, now)
-                    here.put(disabled, step, Intent.DISABLE.value)
-        return succeed(tuple(over))
+        return succeed(self._roster(upstream).finish_drains(settle, self._now()))
 
     def beat(
         self, upstream: str, address: str, reenable: bool, only_at: int | None = None
     ) -> Deferred[ServerRecord]:
-        def beat(here: Shelf) -> ServerRecord:
-            before = here.server(address)
-            record = beaten(before, reenable, self._now())
-            if record.expired is not before.expired:
-                return here.put(record, self._step("heartbeat"), "return")
-            here.servers[address] = record
-            return here.published(record)
-
-        return self._change(upstream, only_at, beat)
+        now = self._now()
+        return self._change(upstream, only_at, lambda here: here.beat(address, reenable, now))
 
     def expire(self, upstream: str, ttl: float, only_at: int | None = None) -> Deferred[Expiry]:
-        return self._change(upstream, only_at, lambda here: self._expire(here, ttl))
-
-    def _expire(self, here: Shelf, ttl: float) -> Expiry:
-        now = self._now()
-        here.thaw(now)
-        count = 0
-        disabled = []
-        step = self._step("heartbeat")
-        for address in sorted(here.servers):
-            record = here.servers[address]
-            if not record.order.heartbeat or now - (record.last_heartbeat or 0.0) <= ttl:
-                continue
-            count += 1
-            if record.enabled:
-                disabled.append(address)
-                here.put(overdue(record, now), step, "expire")
-        return Expiry(expired_count=count, disabled=tuple(disabled))
+        return self._change(upstream, only_at, lambda here: here.expire(ttl, self._now()))
 
     def sync(
         self, node: str, lease: float, reports: Mapping[str, Report]
     ) -> Deferred[Mapping[str, SyncAnswer]]:
-        return succeed(
-            {name: self._exchange(node, lease, name, report) for name, report in reports.items()}
-        )
-
-    def _exchange(self, node: str, lease: float, upstream: str, report: Report) -> SyncAnswer:
-        here = self._upstream(upstream)
         now = self._now()
-        late = 0 < report.number <= here.ledger.last(node)
-        if not late:
-            here.heard(now, lease, report.full)
-        here.ledger.reap(now)
-        lapsed = not report.full and not here.ledger.live(node)
-        if not (lapsed or late):
-            here.ledger.apply(node, report, now + lease)
-        complete, totals = here.ledger.changes(report.seen, here.servers)
-        return SyncAnswer(
-            revision=here.revision,
-            seq=here.ledger.seq,
-            totals=totals,
-            complete=complete,
-            lapsed=lapsed,
-            late=late,
-            hungry=here.ledger.hungry,
-            nodes=here.ledger.nodes,
-            last=here.ledger.last(node),
-            era=ERA,
+        return succeed(
+            {
+                name: self._roster(name).sync(node, lease, report, now)
+                for name, report in reports.items()
+            }
         )
 
     def grant(
         self, upstream: str, node: str, number: int, seen: int, wishes: Sequence[Wish]
     ) -> Deferred[Granted]:
-        here = self._upstream(upstream)
-        here.thaw(self._now())
-        ledger, last = here.ledger, here.ledger.last(node)
-        late, lapsed = number <= last, not ledger.live(node, self._now())
-        if late or lapsed:
-            return succeed(Granted(late=late, lapsed=lapsed, last=last))
-        counts = {wish.address: min(wish.count, here.room(wish)) for wish in wishes}
-        ledger.grant(node, number, {a: count for a, count in counts.items() if count})
-        answer = Granted(counts=tuple(counts.values()), last=number)
-        if all(counts[wish.address] == wish.count for wish in wishes):
-            return succeed(evolve(answer, totals={a: ledger.totals.get(a, 0) for a in counts}))
-        full, totals = ledger.changes(seen, here.servers)
-        return succeed(evolve(answer, totals=totals, complete=full, seq=ledger.seq))
+        return succeed(self._roster(upstream).grant(node, number, seen, wishes, self._now()))
 
     def restore(self, upstream: str, snapshot: Snapshot, by: str) -> Deferred[int | None]:
         # It loses nothing before its end, and then nobody is there to give it back.
@@ -261,57 +153,28 @@ class MemoryStore:
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         for name in upstreams:
-            here = self._upstream(name)
-            here.thaw(self._now())
-            here.ledger.drop(node)
-            here.contact = self._now()
+            self._roster(name).leave(node, self._now())
         return succeed(None)
 
     def claim_checks(
         self, upstream: str, node: str, addresses: Collection[str], lease: float
     ) -> Deferred[frozenset[str]]:
-        probers, now = self._upstream(upstream).probers, self._now()
-        mine = set()
-        for address in addresses:
-            who, till = probers.get(address, ("", 0.0))
-            if lease > 0 and (who == node or till < now):
-                probers[address] = node, now + lease
-                mine.add(address)
-            elif lease == 0 and who == node:
-                del probers[address]
-        return succeed(frozenset(mine))
+        return succeed(self._roster(upstream).claim_checks(node, addresses, lease, self._now()))
 
     def conclude_check(
         self, upstream: str, node: str, address: str, cause: str
     ) -> Deferred[bool]:
-        here = self._upstream(upstream)
-        if here.probers.get(address, ("",))[0] != node:
-            return succeed(False)
-        if bool(cause) is not (address in here.unhealthy):
-            step = self._step("health_check")
-            if cause:
-                here.unhealthy[address] = cause
-                here.journal.write(step, "unhealthy", address, cause=cause)
-            else:
-                was = here.unhealthy.pop(address)
-                here.journal.write(step, "healthy", address, cause=was)
-        return succeed(True)
+        return succeed(self._roster(upstream).conclude_check(node, address, cause, self._now()))
 
     def recount(self, upstream: str, only_at: int | None = None) -> Deferred[int]:
-        def recount(here: Shelf) -> int:
-            here.thaw(self._now())
-            here.ledger.reap(self._now())
-            return len(here.servers)
-
-        return self._change(upstream, only_at, recount)
+        return self._change(upstream, only_at, lambda here: here.recount(self._now()))
 
     def _change(
-        self, upstream: str, only_at: int | None, change: Callable[[Shelf], _T]
+        self, upstream: str, only_at: int | None, change: Callable[[Roster], _T]
     ) -> Deferred[_T]:
-        here = self._upstream(upstream)
-        if only_at not in (None, here.revision):
-            return fail(StaleRevision(here.revision))
+        here = self._roster(upstream)
         try:
+            here.require(only_at)
             return succeed(change(here))
         except StoreError as error:
             return fail(error)
@@ -319,8 +182,8 @@ class MemoryStore:
     def _step(self, by: str) -> Step:
         return Step(by, self._now())
 
-    def _upstream(self, name: str) -> Shelf:
-        return self._upstreams.setdefault(name, Shelf())
+    def _roster(self, upstream: str) -> Roster:
+        return self._rosters.setdefault(upstream, Roster())
 
     def _now(self) -> float:
         # Milliseconds, as the scripts of the Redis store write them.
