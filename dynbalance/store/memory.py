@@ -55,6 +55,10 @@ class MemoryStore:
     def __repr__(self) -> str:
         return f"<MemoryStore {sorted(self._rosters)}>"
 
+    def roster(self, upstream: str) -> Roster:
+        """All that it has of an upstream."""
+        return self._rosters.setdefault(upstream, Roster())
+
     @property
     def available(self) -> bool:
         return True
@@ -66,7 +70,7 @@ class MemoryStore:
         return succeed(None)
 
     def snapshot(self, upstream: str) -> Deferred[Snapshot]:
-        return succeed(self._roster(upstream).snapshot(self._now()))
+        return succeed(self.roster(upstream).snapshot(self._now()))
 
     def add(
         self, upstream: str, order: ServerOrder, by: str, only_at: int | None = None
@@ -103,24 +107,24 @@ class MemoryStore:
     ) -> Deferred[Mapping[str, int]]:
         try:
             for name, change in changes.items():
-                self._roster(name).require(change.only_at)
+                self.roster(name).require(change.only_at)
         except StoreError as stale:
             return fail(stale)
         return succeed(
             {
-                name: self._roster(name).amend(change.edits, self._step(by), action)
+                name: self.roster(name).amend(change.edits, self._step(by), action)
                 for name, change in changes.items()
             }
         )
 
     def history(self, upstream: str, limit: int, before: str = "") -> Deferred[History]:
-        return succeed(self._roster(upstream).journal.before(before, limit))
+        return succeed(self.roster(upstream).journal.before(before, limit))
 
     def news(self, upstream: str, limit: int, after: str) -> Deferred[History]:
-        return succeed(self._roster(upstream).journal.after(after, limit))
+        return succeed(self.roster(upstream).journal.after(after, limit))
 
     def finish_drains(self, upstream: str, settle: float) -> Deferred[tuple[Drained, ...]]:
-        return succeed(self._roster(upstream).finish_drains(settle, self._now()))
+        return succeed(self.roster(upstream).finish_drains(settle, self._now()))
 
     def beat(
         self, upstream: str, address: str, reenable: bool, only_at: int | None = None
@@ -137,7 +141,7 @@ class MemoryStore:
         now = self._now()
         return succeed(
             {
-                name: self._roster(name).sync(node, lease, report, now)
+                name: self.roster(name).sync(node, lease, report, now)
                 for name, report in reports.items()
             }
         )
@@ -145,7 +149,7 @@ class MemoryStore:
     def grant(
         self, upstream: str, node: str, number: int, seen: int, wishes: Sequence[Wish]
     ) -> Deferred[Granted]:
-        return succeed(self._roster(upstream).grant(node, number, seen, wishes, self._now()))
+        return succeed(self.roster(upstream).grant(node, number, seen, wishes, self._now()))
 
     def restore(self, upstream: str, snapshot: Snapshot, by: str) -> Deferred[int | None]:
         # It loses nothing before its end, and then nobody is there to give it back.
@@ -153,18 +157,18 @@ class MemoryStore:
 
     def leave(self, node: str, upstreams: Iterable[str]) -> Deferred[None]:
         for name in upstreams:
-            self._roster(name).leave(node, self._now())
+            self.roster(name).leave(node, self._now())
         return succeed(None)
 
     def claim_checks(
         self, upstream: str, node: str, addresses: Collection[str], lease: float
     ) -> Deferred[frozenset[str]]:
-        return succeed(self._roster(upstream).claim_checks(node, addresses, lease, self._now()))
+        return succeed(self.roster(upstream).claim_checks(node, addresses, lease, self._now()))
 
     def conclude_check(
         self, upstream: str, node: str, address: str, cause: str
     ) -> Deferred[bool]:
-        return succeed(self._roster(upstream).conclude_check(node, address, cause, self._now()))
+        return succeed(self.roster(upstream).conclude_check(node, address, cause, self._now()))
 
     def recount(self, upstream: str, only_at: int | None = None) -> Deferred[int]:
         return self._change(upstream, only_at, lambda here: here.recount(self._now()))
@@ -172,7 +176,7 @@ class MemoryStore:
     def _change(
         self, upstream: str, only_at: int | None, change: Callable[[Roster], _T]
     ) -> Deferred[_T]:
-        here = self._roster(upstream)
+        here = self.roster(upstream)
         try:
             here.require(only_at)
             return succeed(change(here))
@@ -181,9 +185,6 @@ class MemoryStore:
 
     def _step(self, by: str) -> Step:
         return Step(by, self._now())
-
-    def _roster(self, upstream: str) -> Roster:
-        return self._rosters.setdefault(upstream, Roster())
 
     def _now(self) -> float:
         # Milliseconds, as the scripts of the Redis store write them.

@@ -406,7 +406,7 @@ class RollbackTests(ChangingCase):
         """Nobody can go back behind a change of which nobody knows what it was."""
         self.order_of()
         self.change("update", weight=5)
-        journal = self.store.inner._upstream("default").journal
+        journal = self.store.inner.roster("default").journal
         journal.write(Step("by hand", 1000.0), "repair", "")
         self.change("update", weight=6)
         self.back(3)

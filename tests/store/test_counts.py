@@ -144,7 +144,7 @@ class MemoryCounts:
 
     def lapse(self, node: str) -> None:
         # There is no way to let a lease end for one node alone.
-        self._store._upstream("default").ledger._leases[node] = 1.0
+        self._store.roster("default").ledger._leases[node] = 1.0
 
     def leave(self, node: str) -> None:
         _now(self._store.leave(node, ["default"]))
@@ -170,7 +170,7 @@ class MemoryCounts:
     def published(self) -> tuple[dict[str, int], dict[str, int]]:
         servers = _now(self._store.snapshot("default")).servers
         known = {record.order.address: record.connections for record in servers}
-        totals = self._store._upstream("default").ledger.totals
+        totals = self._store.roster("default").ledger.totals
         return known, {a: count for a, count in totals.items() if a not in known}
 
 
