@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -124,6 +125,17 @@ def run(*command: str, stdin: str | None = None, bound: float = 60.0) -> str:
 def curl(url: str, *options: str) -> Any:
     """What curl gets from the API, read as JSON."""
     return json.loads(run("curl", "-sS", "--max-time", "10", *options, url))
+
+
+def all_descriptors() -> Callable[[], None]:
+    """
+    Let this process, and those that it starts, open as many files as may be.
+
+    @return: takes that back.
+    """
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class Reply:
@@ -262,6 +274,10 @@ class Program:
                 if line.startswith(f"{field}:"):
                     return int(line.split()[1]) * 1024
         raise AssertionError(f"no {field} of {self.name}")
+
+    def descriptors(self) -> int:
+        """Files and sockets that it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
 class EndToEndCase(SynchronousTestCase):

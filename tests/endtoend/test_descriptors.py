@@ -35,14 +35,10 @@ class DescriptorTests(EndToEndCase):
         self.daemon.add(self.backend.port, heartbeat="false")
         self.assertEqual(200, ask(self.daemon.http).status)
         self.pid = self.daemon.process.pid
-        self.limit = self.descriptors() + ROOM
+        self.limit = self.daemon.process.descriptors() + ROOM
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (self.limit, self.limit))
         self.clients = contextlib.ExitStack()
         self.addCleanup(self.clients.close)
-
-    def descriptors(self) -> int:
-        """Files and sockets that the daemon has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def crowd(self, port: int) -> None:
         for _ in range(3 * ROOM):
@@ -72,7 +68,7 @@ class DescriptorTests(EndToEndCase):
         wait_until(written, "the snapshot")
         # An endless loop would have used all of those two seconds or more.
         self.assertLess(processor_time(self.pid) - before, 1.0)
-        self.assertLess(self.descriptors(), self.limit - 5)
+        self.assertLess(self.daemon.process.descriptors(), self.limit - 5)
         self.assertEqual(1, log().count("pauses"))
 
     def assert_resumed(self) -> None:

@@ -10,7 +10,7 @@ import threading
 
 from tests.endtoend.crowd import BODY, HEAD, Crowd
 from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, wait_until
+from tests.endtoend.harness import LOOPBACK, EndToEndCase, all_descriptors, ask, wait_until
 from tests.endtoend.load import Load
 from tests.endtoend.servers import Backend
 
@@ -25,6 +25,7 @@ class SlowClientTests(EndToEndCase):
         Whoever is quick is served all the time; what the slow ones have asked for
         does not pile up in memory; when they leave, nothing is left of them.
         """
+        self.addCleanup(all_descriptors())
         daemon, backend = Daemon(self), Backend(self)
         daemon.add(backend.port)
         for _ in range(20):

@@ -53,10 +53,6 @@ class SpreadTests(EndToEndCase):
         assert requests, said
         return int(requests[1])
 
-    def descriptors(self) -> int:
-        """Files and sockets that the daemon has open."""
-        return len(os.listdir(f"/proc/{self.daemon.process.pid}/fd"))
-
     def assert_nothing_held(self) -> None:
         nothing = {server.address: 0 for server in self.servers}
         wait_until(lambda: self.daemon.counts() == nothing, "all counts to be 0 in the status")
@@ -98,7 +94,8 @@ class SpreadTests(EndToEndCase):
         """
         self.begin("least_conn")
         ask(self.daemon.http)
-        before = self.descriptors()
+        descriptors = self.daemon.process.descriptors
+        before = descriptors()
         asked = 0
         for _ in range(10):
             asked += self.wrk()
@@ -107,7 +104,7 @@ class SpreadTests(EndToEndCase):
         self.assertGreater(asked, REQUESTS)
         self.assert_nothing_held()
         # What is left are kept connections to the servers, 128 at most.
-        wait_until(lambda: self.descriptors() <= before + 128, "the clients' sockets to be closed")
+        wait_until(lambda: descriptors() <= before + 128, "the clients' sockets to be closed")
         served = Counter({server.name: server.served() for server in self.servers})
         for name, weight in WEIGHTS.items():
             share = served[name] / sum(served.values())
