@@ -34,6 +34,7 @@ from dynbalance.net.names import Names
 from dynbalance.net.pipes import Pipes
 from dynbalance.orders import checked_in, orders_of
 from dynbalance.ports import OpenPort, Wanted, close_all, open_ports
+from dynbalance.slices import Slices
 from dynbalance.store.choice import keeper_of, store_of
 from dynbalance.store.contract import Snapshot
 from dynbalance.store.membership import Membership
@@ -129,6 +130,7 @@ class Works:
         self.lag = Lag(reactor)
         hub = carrier(reactor)
         self.inventory = Inventory(reactor, hub)
+        self._slices = Slices(reactor)
         self.tracing = tracing_of(config.tracing, self.membership.node)
         self.duties = Duties(
             self.store,
@@ -239,6 +241,7 @@ class Works:
             self._crew,
             self.lag,
             self.inventory,
+            self._slices,
         )
         mount = self.admin_side.follow(
             config, prepared.materials, operations, self.pages, prepared.admin

@@ -1,53 +1,102 @@
 """
-What the upstreams and their servers count, as metrics.
+What the upstreams count, as metrics.
 
-Knows what each number means to people; refuses to know who counts and who asks.
-A server that was removed has no series any more; the upstream's go on.
+Knows what each number means to people; refuses to know who counts and who asks,
+and what is told of each server (L{dynbalance.admin.serverfigures}).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from prometheus_client.metrics_core import Metric
 
-from dynbalance.admin.families import FEW, MANY, Families
-from dynbalance.balancer.server import Server, State
+from dynbalance.admin.families import MANY, Families
+from dynbalance.admin.serverfigures import CLASSES, Labelled, as_lines, as_metrics
+from dynbalance.balancer.server import State
 from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.balancer.tally import Carried
 from dynbalance.balancer.upstream import Upstream
 
-_CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
-"""Names of the indices of L{Server.responses}."""
-
 _STATES = tuple(state for state in State if state is not State.REMOVED)
 
 
+class _Seen:
+    """
+    One upstream at one time.
+
+    @ivar servers: that it had.
+    @ivar states: how many of them were in each.
+    @ivar carried: what they had done, and those that were gone.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.servers = [Labelled(upstream.name, server) for server in upstream.servers]
+        self.states: Counter[State] = Counter()
+        self.carried, self._adding = upstream.tally.adding()
+
+    def look(self) -> Iterator[None]:
+        """In pieces."""
+        for each in self.servers:
+            self.states[each.server.state] += 1
+            yield
+        yield from self._adding
+
+
+class Figures:
+    """
+    Those of upstreams and of their servers at one time: a server that comes or
+    leaves while they are told changes nothing of them.
+    """
+
+    def __init__(self, upstreams: Iterable[Upstream]) -> None:
+        self._seen = [_Seen(upstream) for upstream in upstreams]
+
+    def look(self) -> Iterator[None]:
+        """Find out what there is, in pieces; to be done before anything is told."""
+        for seen in self._seen:
+            yield from seen.look()
+
+    def of_upstreams(self) -> list[Metric]:
+        """Without those of servers."""
+        whole = Families("upstream", ("upstream",))
+        for seen in self._seen:
+            _state(seen, whole)
+            _flow(seen, whole)
+            _line(seen.upstream, whole)
+        return whole.made()
+
+    def of_servers(self) -> list[Metric]:
+        """Without those of upstreams."""
+        return as_metrics(self._servers())
+
+    def lines(self) -> Iterator[bytes]:
+        """Those of servers as Prometheus reads them, in pieces."""
+        return as_lines(self._servers())
+
+    def _servers(self) -> list[Labelled]:
+        return [each for seen in self._seen for each in seen.servers]
+
+
 def figures(upstreams: Iterable[Upstream]) -> list[Metric]:
-    """Those of upstreams and of their servers."""
-    whole = Families("upstream", ("upstream",))
-    each = Families("server", ("upstream", "server"))
-    for upstream in upstreams:
-        _state(upstream, whole)
-        _flow(upstream, whole)
-        _line(upstream, whole)
-        for server in upstream.servers:
-            labels = (upstream.name, server.key)
-            _standing(server, labels, each)
-            _work(server, labels, each)
-    return [*whole.made(), *each.made()]
+    """Those of upstreams and of their servers, in one go."""
+    whole = Figures(upstreams)
+    for _ in whole.look():
+        pass
+    return [*whole.of_upstreams(), *whole.of_servers()]
 
 
-def _state(upstream: Upstream, to: Families) -> None:
+def _state(seen: _Seen, to: Families) -> None:
+    upstream = seen.upstream
     labels = (upstream.name,)
-    states = Counter(server.state for server in upstream.servers)
     to.gauge_each(
         "servers",
         "Servers of an upstream by their state on this node.",
         labels,
         "state",
-        {state.value: states[state] for state in _STATES},
+        {state.value: seen.states[state] for state in _STATES},
     )
     to.gauge(
         "panic",
@@ -64,8 +113,9 @@ def _state(upstream: Upstream, to: Families) -> None:
         )
 
 
-def _flow(upstream: Upstream, to: Families) -> None:
-    labels, tally, carried = (upstream.name,), upstream.tally, upstream.tally.carried
+def _flow(seen: _Seen, to: Families) -> None:
+    upstream, carried = seen.upstream, seen.carried
+    labels, tally = (upstream.name,), upstream.tally
     to.count(
         "requests",
         "Requests and connections for which a server was looked for.",
@@ -150,69 +200,10 @@ def _line(upstream: Upstream, to: Families) -> None:
     )
 
 
-def _standing(server: Server, labels: tuple[str, str], to: Families) -> None:
-    to.gauge_each(
-        "state", "1, with the server's state on this node as a label.",
-        labels, "state", {server.state.value: 1},
-    )  # fmt: skip
-    to.count_each(
-        "flips",
-        "How often a server became ready (up), or ceased to be, and why.",
-        labels,
-        "state",
-        {state.value: number for state, number in server.flips.items()},
-    )
-    to.gauge("weight", "The weight that was ordered.", labels, server.weight)
-    to.gauge(
-        "max_connections", "Connections over all nodes at most; 0: no limit.",
-        labels, server.max_conns,
-    )  # fmt: skip
-    to.gauge("connections", "Connections to a server that this node holds.", labels, server.held)
-    to.gauge(
-        "shared_connections",
-        "Connections to a server over all nodes, as far as this node knows.",
-        labels,
-        server.load,
-    )
-    to.gauge(
-        "slow_start", "The part of its weight that a server has reached, 0 to 1.",
-        labels, server.slow,
-    )  # fmt: skip
-
-
-def _work(server: Server, labels: tuple[str, str], to: Families) -> None:
-    to.count("picks", "How often a server was chosen.", labels, server.picks)
-    to.count(
-        "failures", "Attempts on a server that were judged failed.", labels, server.failures
-    )
-    to.count_each(
-        "requests", "Answers of a server by the class of their status.",
-        labels, "code", _by_class(server.responses),
-    )  # fmt: skip
-    to.count_each(
-        "bytes", "Bytes from clients to a server (in) and back (out).",
-        labels, "direction", _by_direction(server),
-    )  # fmt: skip
-    to.times(
-        "response_seconds",
-        "Time from the choice of a server to the head of its answer.",
-        labels,
-        server.times,
-        FEW,
-    )
-    to.times(
-        "connect_seconds",
-        "Time that new connections to a server took, TLS included.",
-        labels,
-        server.connects,
-        (),
-    )
-
-
 def _by_class(responses: list[int]) -> dict[str, int]:
     # A class that never came needs no series of its own.
-    return {name: n for name, n in zip(_CLASSES, responses, strict=True) if n}
+    return {name: n for name, n in zip(CLASSES, responses, strict=True) if n}
 
 
-def _by_direction(carried: Server | Carried) -> dict[str, int]:
+def _by_direction(carried: Carried) -> dict[str, int]:
     return {"in": carried.bytes_in, "out": carried.bytes_out}

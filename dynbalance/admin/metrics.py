@@ -20,10 +20,11 @@ from prometheus_client.registry import Collector
 from dynbalance.admin.answers import Page
 from dynbalance.admin.crew import Crew
 from dynbalance.admin.families import MANY, Families
-from dynbalance.admin.figures import figures
+from dynbalance.admin.figures import Figures, figures
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.inventory import Inventory
 from dynbalance.lag import Lag
+from dynbalance.slices import IN_ONE_GO, Slices
 from dynbalance.store.membership import Membership
 
 
@@ -108,9 +109,17 @@ class BalancerCollector(Collector):
         self._doors = doors
 
     def collect(self) -> Iterable[Metric]:
+        return self.told(figures(self._balancer))
+
+    def told(self, of_upstreams: Iterable[Metric]) -> Iterable[Metric]:
+        """
+        Those of the balancer with all others.
+
+        @param of_upstreams: that were made already.
+        """
         yield from self._listeners()
         yield from self._store()
-        yield from figures(self._balancer)
+        yield from of_upstreams
         yield from self._reactor()
 
     def describe(self) -> Iterable[Metric]:
@@ -236,9 +245,14 @@ class Metrics:
         crew: Crew | None = None,
         lag: Lag | None = None,
         inventory: Inventory | None = None,
+        slices: Slices = IN_ONE_GO,
     ) -> None:
-        """@param crew: who serves, if it is not this process."""
+        """
+        @param crew: who serves, if it is not this process.
+        @param slices: in which the text is written.
+        """
         self._balancer = balancer
+        self._slices = slices
         self._crew = crew
         self._traffic = BalancerCollector(balancer, membership, doors, lag, inventory)
         self._process = CollectorRegistry(auto_describe=False)
@@ -251,15 +265,22 @@ class Metrics:
         return self._traffic.collect()
 
     async def page(self) -> Page:
+        """The text, as of when it was asked for."""
+        if self._crew is None:
+            figures = Figures(self._balancer)
+            await self._slices.run(figures.look())
+            parts = [self._written(self._traffic.told(figures.of_upstreams()))]
+            parts += await self._slices.run(figures.lines())
+        else:
+            parts = [self._written(await self._crew.traffic(self._is_known))]
+        return Page(content_type=CONTENT_TYPE_LATEST.encode("ascii"), body=b"".join(parts))
+
+    def _written(self, metrics: Iterable[Metric]) -> bytes:
+        """With those of the process."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self._process)
-        if self._crew is None:
-            registry.register(self._traffic)
-        else:
-            registry.register(_Gathered(await self._crew.traffic(self._is_known)))
-        return Page(
-            content_type=CONTENT_TYPE_LATEST.encode("ascii"), body=generate_latest(registry)
-        )
+        registry.register(_Gathered(metrics))
+        return generate_latest(registry)
 
     def _is_known(self, labels: Mapping[str, str]) -> bool:
         if "server" not in labels:

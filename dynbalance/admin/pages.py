@@ -20,6 +20,7 @@ from dynbalance.admin.scene import Ask
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.inventory import Inventory
 from dynbalance.lag import Lag
+from dynbalance.slices import IN_ONE_GO, Slices
 from dynbalance.store.membership import Membership
 
 
@@ -34,16 +35,18 @@ class Pages:
         crew: Crew | None = None,
         lag: Lag | None = None,
         inventory: Inventory | None = None,
+        slices: Slices = IN_ONE_GO,
     ) -> None:
         """
         @param doors: the listeners there are now.
         @param crew: who serves, if it is not this process.
         @param lag: of this process's reactor.
         @param inventory: of this process.
+        @param slices: in which long pages are written.
         """
         self._balancer = balancer
         self._crew = crew
-        self._metrics = Metrics(balancer, membership, doors, crew, lag, inventory)
+        self._metrics = Metrics(balancer, membership, doors, crew, lag, inventory, slices)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         get = (b"GET",)

@@ -9,7 +9,7 @@ here is on the way of a request that goes well.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from dynbalance.balancer.latency import Times
 from dynbalance.balancer.server import Server
@@ -46,6 +46,12 @@ class Carried:
         self.responses = [mine + its for mine, its in pairs]
         self.times.add(other.times)
         self.connects.add(other.connects)
+
+    def adding(self, servers: Iterable[Server]) -> Iterator[None]:
+        """What each of these has done, too, one after the other."""
+        for server in servers:
+            self.add(server)
+            yield
 
     def __repr__(self) -> str:
         return f"<Carried {self.picks} picks, {self.bytes_in} bytes in, {self.bytes_out} out>"
@@ -88,11 +94,20 @@ class Tally:
     @property
     def carried(self) -> Carried:
         """What the servers have done, those included that are gone."""
+        both, adding = self.adding()
+        for _ in adding:
+            pass
+        return both
+
+    def adding(self) -> tuple[Carried, Iterator[None]]:
+        """
+        Likewise, in pieces.  A server that is forgotten meanwhile is there once.
+
+        @return: what has everything when the iterator is at its end.
+        """
         both = Carried()
         both.add(self._past)
-        for server in self._servers():
-            both.add(server)
-        return both
+        return both, both.adding(list(self._servers()))
 
     def __repr__(self) -> str:
         return f"<Tally {sum(self.failed.values())} failed, {sum(self.retries.values())} retries>"

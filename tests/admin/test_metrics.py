@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from prometheus_client.parser import text_string_to_metric_families
+from collections.abc import Iterable
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
+
+from dynbalance.admin.answers import Page
+from dynbalance.admin.metrics import Metrics
 from dynbalance.balancer.lease import Lease
 from dynbalance.balancer.options import UpstreamOptions, UpstreamOrder
 from dynbalance.balancer.place import Place
@@ -11,10 +19,22 @@ from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import FileServer, Upstream
 from dynbalance.lag import Lag
 from dynbalance.net.deadlines import Deadlines
+from dynbalance.slices import Slices
 from tests.admin.test_api import ApiCase
 from tests.health.stores import order
+from tests.turning import SlowClock
 
 A = "127.0.0.1:8001"
+
+
+class Given(Collector):
+    """Metrics that are there."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
 
 
 class Owner:
@@ -223,3 +243,80 @@ class OtherTests(MetricsCase):
         """Where nobody looks, nothing is told of the reactor."""
         self.assertFalse([key for key in self.samples() if "reactor" in key])
         self.assertEqual(repr(Lag(self.clock)), "<Lag <Times 0 in 0 s>>")
+
+
+class SlicedTests(MetricsCase):
+    """A scrape of many servers, in slices, while they come and go."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for port in range(8001, 8061):
+            self.ask("POST", "/upstream/add", b"host=127.0.0.1&port=%d" % port)
+        self.slow = SlowClock()
+
+    def begin(self) -> Deferred[Page]:
+        metrics = Metrics(self.balancer, self.membership, slices=Slices(self.slow))
+        return Deferred.fromCoroutine(metrics.page())
+
+    def test_churn(self) -> None:
+        """
+        The page has each server of its beginning once in each series, and no other,
+        though half of them leave and others come while it is written.
+        """
+        page = self.begin()
+        self.assertNoResult(page)
+        turns = 0
+        while not page.called:
+            turns += 1
+            port = 8001 + turns % 30
+            self.ask("POST", "/upstream/remove", b"host=127.0.0.1&port=%d" % port)
+            self.ask("POST", "/upstream/add", b"host=127.0.0.1&port=%d" % (9000 + turns))
+            self.slow.turn()
+            self.assertLess(turns, 10_000)
+        self.assertGreater(turns, 60)
+        text = self.successResultOf(page).body.decode()
+        series = [line.rpartition(" ")[0] for line in text.splitlines() if line[0] != "#"]
+        self.assertEqual(len(series), len(set(series)))
+        heads = [line for line in text.splitlines() if line.startswith("# TYPE")]
+        self.assertEqual(len(heads), len(set(heads)))
+        there = {f"127.0.0.1:{port}" for port in range(8001, 8061)}
+        counted = dict.fromkeys(there, 0)
+        for family in text_string_to_metric_families(text):
+            if family.name == "dynbalance_server_picks":
+                for sample in family.samples:
+                    if sample.labels["upstream"] == "default":
+                        counted[sample.labels["server"]] += 1
+        self.assertEqual(counted, dict.fromkeys(there, 1))
+
+    def test_sums(self) -> None:
+        """What a server did that leaves meanwhile is in its upstream's sums once."""
+        for server in self.upstream.servers:
+            server.picks = 10
+        page = self.begin()
+        self.ask("POST", "/upstream/remove", b"host=127.0.0.1&port=8060")
+        self.wait(1)
+        self.assertEqual(self.upstream.tally.carried.picks, 600)
+        for _ in range(10_000):
+            if not page.called:
+                self.slow.turn()
+        text = self.successResultOf(page).body.decode()
+        self.assertIn('dynbalance_upstream_attempts_total{upstream="default"} 600.0\n', text)
+
+    def test_same_as_metrics(self) -> None:
+        """The lines of servers say what their metrics say, which workers send."""
+        for number, server in enumerate(self.upstream.servers):
+            server.responses[number % 6] = number
+            server.times.note(number / 7)
+            server.bytes_in = 10**9 + number
+        registry = CollectorRegistry(auto_describe=False)
+        metrics = Metrics(self.balancer, self.membership)
+        registry.register(Given(metrics.traffic()))
+        page = self.successResultOf(Deferred.fromCoroutine(metrics.page()))
+
+        def told(text: str) -> set[tuple[str, float]]:
+            samples = (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")
+            ours = [each for each in samples if each[0].startswith("dynbalance_server")]
+            self.assertGreater(len(ours), 1000)
+            return {(name, float(number)) for name, _, number in ours}
+
+        self.assertEqual(told(page.body.decode()), told(generate_latest(registry).decode()))
