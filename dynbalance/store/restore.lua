@@ -43,7 +43,12 @@ if not earlier then
   end
   for _, view in ipairs(given) do
     if root_of(view.era) == root_of(era) then
-      if not is_less(view.era, view.revision) then return false end
+      if not is_less(view.era, view.revision) then
+        -- A later era may have begun with less: no revision that a node has seen is
+        -- used for anything else.
+        if here < revision then redis.call('SET', u.revision, revision + 1) end
+        return false
+      end
       corrects = true
     end
   end

@@ -58,6 +58,7 @@ class _World:
         self._keys = upstream_keys("{x}", "default")
         self._saved: dict[bytes, bytes] = {}
         self._saved_line: list[str] = []
+        self._knew: set[str] = set()
         self.truth: dict[str, tuple[int, str]] = {}
         self.views = {name: self._view() for name in NODES}
         client("FLUSHALL")
@@ -80,10 +81,6 @@ class _World:
             for record in self._snapshot().servers
         }
 
-    def _is_current(self, view: View) -> bool:
-        now, known = self._snapshot(), view.snapshot
-        return known is not None and (known.era, known.revision) == (now.era, now.revision)
-
     def look(self, name: str) -> None:
         keys, args = codec.sync_call("{x}", name, 10.0, {"default": Report(held={}, full=True)})
         self._client("EVAL", self._scripts["sync"].text, len(keys), *keys, *args)
@@ -93,6 +90,7 @@ class _World:
             self._run("restore", codec.restore_args(lost, name))
             snapshot = self._snapshot()
         view.apply(snapshot)
+        self._knew.discard(name)
 
     def _order(self, name: str, script: str, address: str, args: list[str]) -> None:
         # No node gives an order before it has looked, or without a look after it.
@@ -114,19 +112,33 @@ class _World:
     def remove(self, name: str, address: str) -> None:
         self._order(name, "remove", address, [address, "test", ""])
 
-    def _lose(self) -> bool:
-        """@return: whether somebody knows what is about to be lost."""
-        if not any(self._is_current(view) for view in self.views.values()):
-            return False
+    def _current(self) -> list[str]:
+        """Who knows what the store has."""
+        now = self._snapshot()
+        return [
+            name
+            for name, view in self.views.items()
+            if view.snapshot is not None
+            and (view.snapshot.era, view.snapshot.revision) == (now.era, now.revision)
+        ]
+
+    def _lose(self) -> list[str]:
+        """@return: who knows what was lost; if nobody would, nothing is."""
+        if not self._current():
+            return []
         # Who is of another line, of a store that was emptied while nobody else was
-        # there, adds what it knows whenever it comes.
+        # there, adds what it knows whenever it comes; who knew all that was lost
+        # before and did not look since, puts right what others gave back.
         now = self._line()
         for name, view in self.views.items():
-            if view.snapshot is not None and view.snapshot.era.split()[-1:] != now:
+            known = view.snapshot
+            if known is not None and (known.era.split()[-1:] != now or name in self._knew):
                 self.look(name)
         self.truth = self.content()
+        current = self._current()
+        self._knew = set(current)
         self._client("FLUSHALL")
-        return True
+        return current
 
     def _line(self) -> list[str]:
         return self._snapshot().era.split()[-1:]
@@ -142,8 +154,10 @@ class _World:
         """
         Who knew most looks first, and the line is the same: see the documentation.
         """
-        current = [name for name, view in self.views.items() if self._is_current(view)]
-        if self._saved and self._saved_line == self._line() and self._lose():
+        if not self._saved or self._saved_line != self._line():
+            return
+        current = self._lose()
+        if current:
             for key, value in self._saved.items():
                 self._client("RESTORE", key, 0, value)
             self.look(current[0])
@@ -151,8 +165,7 @@ class _World:
     def restart(self, name: str) -> None:
         """Without a snapshot it takes with it what it alone knows; so it looks before."""
         self.look(name)
-        others = [view for other, view in self.views.items() if other != name]
-        if any(self._is_current(view) for view in others):
+        if set(self._current()) - {name}:
             self.views[name] = self._view()
 
     def sets(self) -> list[set[str]]:

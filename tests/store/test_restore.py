@@ -188,6 +188,26 @@ class LossTests(_Stored):
         self.assertGreater((await self.known()).revision, new.revision)
         self.assertIsNone(await self.give(old, "late"))
 
+    async def test_revisions_of_others(self) -> None:
+        """
+        A node that has seen higher revisions in an era before the one that was given
+        back changes nothing; but none of them will ever mean anything else.
+        """
+        old = await self.known()
+        high = evolve(old, revision=old.revision + 9)
+        self.client("FLUSHALL")
+        await self.give(old, "late")
+        low = await self.known()
+        self.client("FLUSHALL")
+        await self.give(low, "late")
+        self.assertLess((await self.known()).revision, high.revision)
+        self.assertIsNone(await self.give(high, "early"))
+        self.assertEqual({A, B}, set(await self.servers()))
+        revision = (await self.known()).revision
+        self.assertGreater(revision, high.revision)
+        self.assertIsNone(await self.give(high, "early"))
+        self.assertEqual(revision, (await self.known()).revision)
+
     async def test_as_it_was(self) -> None:
         """A store that came back without its last changes is told them."""
         saved = {key: self.client("DUMP", key) for key in self.client("KEYS", "*")}
