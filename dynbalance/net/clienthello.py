@@ -20,6 +20,7 @@ MAX_HELLO = 16384
 """Bytes of records that a client may need for its first message."""
 
 _RECORD_HEADER = 5
+_MAX_RECORD = 16384
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _SERVER_NAME = 0
@@ -70,6 +71,8 @@ def _message(data: bytes) -> bytes | None:
             length = int.from_bytes(header[3:], "big")
             if not length:
                 raise NotTls("it has an empty record")
+            if length > _MAX_RECORD:
+                raise NotTls("it has one that is longer than a record may be")
             body = data[at + _RECORD_HEADER : at + _RECORD_HEADER + length]
             message += body
         if message[:1] not in (b"", bytes((_CLIENT_HELLO,))):

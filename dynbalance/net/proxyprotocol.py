@@ -17,6 +17,7 @@ from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from dynbalance.errors import DynbalanceError
+from dynbalance.net.proxyextensions import fault_of
 
 Place = IPv4Address | IPv6Address | UNIXAddress
 """One end of a connection."""
@@ -38,6 +39,9 @@ _TCP6 = 0x21
 _UNIX = 0x31
 _UNIX_PATH = 108
 _SIZES = {_TCP4: 12, _TCP6: 36, _UNIX: 2 * _UNIX_PATH}
+_LAST_FAMILY = 3
+_LAST_PROTOCOL = 2
+_LINE_END = re.compile(rb"[\r\n]")
 _PORT = re.compile(r"(0|[1-9][0-9]{0,4})\Z", re.ASCII)
 _MAPPED = "::ffff:"
 
@@ -100,15 +104,16 @@ class PrefaceReader:
 
 
 def _read_line(data: bytes) -> Preface | None:
-    end = data.find(b"\r\n", 0, MAX_V1) + 2
-    if end < 2:
-        if len(data) >= MAX_V1:
-            raise BrokenHeader(f"no end of line within {MAX_V1} bytes")
+    found = _LINE_END.search(data, 0, MAX_V1)
+    end = found.start() + 2 if found else MAX_V1 + 1
+    # Half an end of line is no end, and nothing will make it one.
+    if found and data[found.start() : min(end, MAX_V1)] not in (b"\r", b"\r\n"):
+        raise BrokenHeader("it has a CR or an LF alone")
+    if len(data) < min(end, MAX_V1):
         return None
-    line = data[len(_V1) : end - 2]
-    if b"\r" in line or b"\n" in line:
-        raise BrokenHeader("it has the end of a line within")
-    words = line.split(b" ")
+    if end > MAX_V1:
+        raise BrokenHeader(f"no end of line within {MAX_V1} bytes")
+    words = data[len(_V1) : end - 2].split(b" ")
     if words[0] == b"UNKNOWN":
         return Preface(None, None, data[end:])
     if words[0] not in (b"TCP4", b"TCP6"):
@@ -149,12 +154,18 @@ def _read_binary(data: bytes) -> Preface | None:
     end = _FIXED + length
     if end > MAX_V2:
         raise BrokenHeader(f"it is longer than {MAX_V2} bytes")
-    size = _SIZES.get(kind, 0) if command == _PROXY else 0
+    # Of a proxy that speaks for itself nothing else counts.
+    relayed = command == _PROXY
+    if relayed and (kind >> 4 > _LAST_FAMILY or kind & 0xF > _LAST_PROTOCOL):
+        raise BrokenHeader(f"its family and protocol are 0x{kind:02x}")
+    size = _SIZES.get(kind, 0) if relayed else 0
     if length < size:
         raise BrokenHeader("its length is too small for its addresses")
     if len(data) < end:
         return None
-    # Whatever follows the addresses is extensions, which we have no use for.
+    # Where we know no addresses we do not know where they end.
+    if size and (fault := fault_of(data[:end], _FIXED + size)):
+        raise BrokenHeader(fault)
     block = data[_FIXED : _FIXED + size]
     source: Place | None = None
     destination: Place | None = None

@@ -169,8 +169,13 @@ def _pairs(lists: list[list[str]]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple((_bytes(name), _bytes(value)) for name, value in lists)
 
 
+def document(name: str) -> dict[str, Any]:
+    """A file of the corpus."""
+    return tomllib.loads((_HERE / name).read_text())
+
+
 def _tables(name: str) -> list[dict[str, Any]]:
-    tables: list[dict[str, Any]] = tomllib.loads((_HERE / name).read_text())["case"]
+    tables: list[dict[str, Any]] = document(name)["case"]
     return tables
 
 

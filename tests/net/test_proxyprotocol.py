@@ -61,7 +61,8 @@ GOOD = (
     v2(0x21, 0x11, BLOCK4 + b"\x04\x00\x02hi"),
     v2(0x21, 0x31, b"/run/a".ljust(108, b"\0") + b"/run/b".ljust(108, b"\0")),
     v2(0x21, 0x00, b""),
-    v2(0x21, 0x7F, b"anything"),
+    v2(0x21, 0x12, BLOCK4),
+    v2(0x21, 0x02, b"anything"),
     v2(0x20, 0x11, BLOCK4),
     v2(0x20, 0x00, b""),
 )
@@ -117,7 +118,7 @@ class PrefaceReaderTests(SynchronousTestCase):
             (b"TCP4 1.2.3.4 1.2.3.4 1 \xb2", "not ASCII"),
             (b"tcp4 1.2.3.4 1.2.3.4 1 2", "not TCP4, TCP6 or UNKNOWN"),
             (b"UNKNOWNS", "not TCP4, TCP6 or UNKNOWN"),
-            (b"UNKNOWN a\nb", "the end of a line within"),
+            (b"UNKNOWN a\nb", "a CR or an LF alone"),
         ):
             with self.assertRaisesRegex(BrokenHeader, why):
                 read(b"PROXY " + bad + b"\r\n")
