@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from typing import Any
 
 from typing_extensions import Self
 
-from tests.endtoend.harness import EndToEndCase, Program
+from tests.endtoend.harness import EndToEndCase, Program, all_descriptors
 
 
 class Rehearsal(EndToEndCase):
     """
-    Starts programs, and ends them when it is over.
+    Starts programs, and ends them when it is over.  They may open as many files as may be:
+    the daemon keeps an eighth for its servers.
 
     @ivar violations: what the daemons said that they must never say.
     """
@@ -31,6 +31,7 @@ class Rehearsal(EndToEndCase):
         self._stack.callback(what, *words, **named)
 
     def __enter__(self) -> Self:
+        self.addCleanup(all_descriptors())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -43,8 +44,3 @@ class Rehearsal(EndToEndCase):
 
     def assert_sound(self, started: Program) -> None:
         self.violations += started.lines_with("An invariant is violated")
-
-
-def descriptors(process: Program) -> int:
-    """Files and sockets that it has open."""
-    return len(os.listdir(f"/proc/{process.pid}/fd"))

@@ -4,9 +4,9 @@ A long run of everything at once: C{python -m bench.soak [--minutes M]}
 Two nodes over one Redis; requests that are all accounted for, streams, clients that
 are slow; every few seconds something happens: a server is killed, removed, drained or
 changed, a node reads its file again, the store is killed or stopped.  Between two
-rounds nobody is there, and each node's descriptors, memory and counts are compared with
-those after the first round.  Exit status 1 if they have grown, or if a request was
-answered wrongly, given to two servers, or failed without a reason.
+rounds nobody is there, and each node's descriptors, timers, objects, memory and counts
+are compared with those after the first.  Exit status 1 if they have grown, or if a
+request was answered wrongly, given to two servers, or failed without a reason.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ import sys
 import threading
 import time
 
-from attrs import frozen
-
 from bench.faults import Scene, bad_file, membership, server_killed, store_killed, store_paused
-from bench.rehearsal import Rehearsal, descriptors
+from bench.rehearsal import Rehearsal
 from tests.endtoend.crowd import HEAD, Crowd
 from tests.endtoend.daemon import Daemon
 from tests.endtoend.harness import LOOPBACK, ask, wait_until
+from tests.endtoend.holdings import Holdings
 
 MIB = 1 << 20
 ROUND = 15.0
@@ -45,24 +44,13 @@ Descriptors likewise: pipes, and connections of the API, come and go.
 """
 
 
-@frozen
-class State:
-    """What a node has when nobody is there."""
-
-    descriptors: int
-    memory: int
-
-    @classmethod
-    def of(cls, node: Daemon) -> State:
-        """To be asked when no client is left."""
-        # Kept connections to servers are closed meanwhile.
-        time.sleep(2 * IDLE)
-        nothing = dict.fromkeys(node.status(), 0)
-        wait_until(lambda: node.counts() == nothing, "all counts to be 0")
-        return cls(descriptors(node.process), node.process.memory())
-
-    def __str__(self) -> str:
-        return f"{self.descriptors} descriptors, {self.memory / MIB:.1f} MiB"
+def quiet(node: Daemon) -> Holdings:
+    """What a node has; to be asked when no client is left."""
+    # Kept connections to servers are closed meanwhile.
+    time.sleep(2 * IDLE)
+    nothing = dict.fromkeys(node.status(), 0)
+    wait_until(lambda: node.counts() == nothing, "all counts to be 0")
+    return Holdings.of(node)
 
 
 def graceful(scene: Scene) -> None:
@@ -118,7 +106,7 @@ def main() -> None:
     bad: list[str] = []
     with Rehearsal() as case:
         scene = Scene(case, FAULT)
-        first: list[State] = []
+        first: list[Holdings] = []
         number = 0
         while not first or time.monotonic() < end:
             number += 1
@@ -149,16 +137,13 @@ def main() -> None:
                 crowd.leave()
             verdict = scene.settle()
             bad += verdict.violations
-            states = [State.of(node) for node in scene.nodes]
+            states = [quiet(node) for node in scene.nodes]
             print(f"round {number}: {', '.join(happened)}: {verdict}", flush=True)
             for node, state in zip(scene.nodes, states, strict=True):
                 print(f"  {node.name}: {state}", flush=True)
             first = first or states
         for node, before, after in zip(scene.nodes, first, states, strict=True):
-            if after.descriptors > before.descriptors + SPARE:
-                bad.append(f"{node.name}: {before.descriptors} became {after}")
-            if after.memory > before.memory + GROWTH:
-                bad.append(f"{node.name}: {before} became {after}")
+            bad += [f"{node.name}: {line}" for line in after.beyond(before, SPARE, GROWTH)]
     bad += case.violations
     for line in bad:
         print(f"VIOLATION {line}")

@@ -25,6 +25,18 @@ def free_port() -> int:
         return int(skt.getsockname()[1])
 
 
+def scheduled(pid: int) -> tuple[float, float]:
+    """
+    What a process has had of its cores.
+
+    @return: seconds for which it ran, and for which it could have run while others did.
+    """
+    # To the nanosecond, unlike what /proc/PID/stat says.
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    told = [each.read_text().split() for each in threads]
+    return sum(int(ran) for ran, _, _ in told) / 1e9, sum(int(had) for _, had, _ in told) / 1e9
+
+
 @define
 class Running:
     """
@@ -88,17 +100,13 @@ class Running:
 
     def cpu(self) -> float:
         """Seconds of CPU time that it has used."""
-        return self._scheduled(0)
+        assert self.process is not None
+        return scheduled(self.process.pid)[0]
 
     def waited(self) -> float:
         """Seconds that it could have run while others had its core."""
-        return self._scheduled(1)
-
-    def _scheduled(self, column: int) -> float:
         assert self.process is not None
-        # To the nanosecond, unlike what /proc/PID/stat says.
-        threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
-        return sum(int(each.read_text().split()[column]) for each in threads) / 1e9
+        return scheduled(self.process.pid)[1]
 
     def memory(self) -> int:
         """Bytes of memory that are its own."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -20,13 +19,11 @@ from tests.endtoend.harness import (
     ask,
     curl,
     free_port,
-    wait_until,
 )
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 Table = Mapping[str, "str | int | float | bool | list[str]"]
 NOTHING: Table = {}
-_COUNTED = r'^dynbalance_reactor_(timers|descriptors|objects)(?:{type="(.+)"})? (.+)$'
 
 
 def _toml(header: str, table: Table) -> str:
@@ -155,20 +152,6 @@ class Daemon:
     def counts(self) -> dict[str, int]:
         """The connections of each server over all nodes."""
         return {addr: server["connections"] for addr, server in self.status().items()}
-
-    def inventory(self) -> dict[str, int]:
-        """
-        How many timers, watched descriptors and, by their types, objects it has, without
-        garbage.
-        """
-        # It looks for the first time a second after its start.
-        text = wait_until(lambda: self._metrics("_objects{"), "objects to be counted")
-        told = re.findall(_COUNTED, text, re.MULTILINE)
-        return {kind or what: int(float(number)) for what, kind, number in told}
-
-    def _metrics(self, words: str) -> str:
-        text = ask(self.admin, "/metrics").body.decode()
-        return text if words in text else ""
 
 
 def endpoint(port: int) -> str:

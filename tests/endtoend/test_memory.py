@@ -25,6 +25,7 @@ from tests.endtoend.harness import (
     ask,
     wait_until,
 )
+from tests.endtoend.holdings import Holdings
 from tests.endtoend.servers import Nginx
 
 MIB = 1 << 20
@@ -204,8 +205,8 @@ class LeavingTests(EndToEndCase):
 
     EACH = 2000
     ROUND = 50
-    SPARE = 64
-    """Of a type: Twisted keeps some fifty calls that were cancelled."""
+    PIPES = 150
+    """Descriptors of pipes that are kept for the next ones."""
 
     def setUp(self) -> None:
         files = self.directory("files")
@@ -240,21 +241,6 @@ class LeavingTests(EndToEndCase):
         self.come(self.stream, small, to_the_end, number)
         self.come(self.stream, big, in_the_middle, number)
 
-    def growth(self, before: dict[str, int]) -> dict[str, tuple[int, int]]:
-        """What there is more of."""
-        now = self.counted()
-        return {
-            what: (before.get(what, 0), number)
-            for what, number in now.items()
-            if number > before.get(what, 0) + self.SPARE
-        }
-
-    def counted(self) -> dict[str, int]:
-        """What there is; of C{other} objects, by the hundred."""
-        told = self.daemon.inventory()
-        told["other"] //= 100
-        return told | {"files": self.daemon.process.descriptors()}
-
     def settle(self) -> None:
         """Wait until nobody is served, and no connection is kept."""
         nothing = dict.fromkeys(self.daemon.status(), 0)
@@ -267,14 +253,15 @@ class LeavingTests(EndToEndCase):
         """
         self.come_and_go(2 * self.ROUND)
         self.settle()
-        before, memory = self.counted(), self.daemon.process.memory()
+        before = Holdings.of(self.daemon)
         self.come_and_go(self.EACH)
         self.settle()
         end = time.monotonic() + BOUND
-        while (more := self.growth(before)) and time.monotonic() < end:
+        while more := Holdings.of(self.daemon).beyond(before, self.PIPES, 8 * MIB):
+            if time.monotonic() > end:
+                break
             time.sleep(0.1)
-        self.assertEqual({}, more)
-        self.assertLess(self.daemon.process.memory() - memory, 8 * MIB)
+        self.assertEqual([], more)
 
 
 def to_the_end(client: socket.socket) -> None:
