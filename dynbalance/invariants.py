@@ -157,7 +157,7 @@ class Invariants:
         self._tell(wrong_places(here))
         membership = works.membership
         # A predecessor under the same name has left the store, and carries on.
-        if membership.running and membership.available:
+        if membership.running and membership.contact.available:
             kept = works.config.store
             # A report may just have begun, wait for its answer, and be late.
             seconds = 3 * (kept.sync_interval + kept.timeout)

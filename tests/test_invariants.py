@@ -124,7 +124,7 @@ class LookTests(SynchronousTestCase):
             inventory=SimpleNamespace(detailed=False),
             balancer=[self.upstream],
             traffic=SimpleNamespace(active=1),
-            membership=SimpleNamespace(running=True, available=True),
+            membership=_membership(running=True),
             config=SimpleNamespace(store=SimpleNamespace(sync_interval=0.1, timeout=1.0)),
         )
 
@@ -178,8 +178,12 @@ class LookTests(SynchronousTestCase):
         """Nor is one missed while the store is away, or was left to a successor."""
         Invariants.watch({"DYNBALANCE_INVARIANTS": "1"}, self.clock, lambda: self.works)
         lease = taken(self.upstream)
-        self.works.membership.available = False
+        self.works.membership.contact.available = False
         self.assertEqual([], self.errors(9))
-        self.works.membership = SimpleNamespace(running=False, available=True)
+        self.works.membership = _membership(running=False)
         self.assertEqual([], self.errors(9))
         self.assertFalse(lease.released)
+
+
+def _membership(*, running: bool) -> SimpleNamespace:
+    return SimpleNamespace(running=running, contact=SimpleNamespace(available=True))

@@ -100,7 +100,7 @@ class Feed:
             watch = self._watches[upstream.name] = Watch(upstream)
         watch.listeners[listener] = False
         if not self._loop.running:
-            self._available = self._scene.membership.available
+            self._available = self._scene.membership.contact.available
             self._loop.start(TICK, now=False)
         joining = Deferred.fromCoroutine(self._join(watch, listener, last))
         joining.addErrback(lambda failure: self._log.failure("A listener cannot join", failure))
@@ -147,7 +147,7 @@ class Feed:
         except StoreUnavailable:
             whole = False
         if listener in watch.listeners:
-            available = self._scene.membership.available
+            available = self._scene.membership.contact.available
             listener.tell(watch.greeting(missed, whole or not last, available))
             watch.listeners[listener] = True
 
@@ -201,7 +201,7 @@ class Feed:
                 watch.revision = revision
             except StoreUnavailable as error:
                 self._log.debug("The history is told later: {error}", error=str(error))
-        watch.tell_store(membership.available)
+        watch.tell_store(membership.contact.available)
         lives = await self._scene.lives(watch.upstream)
         # Where no worker answers, nothing is known, and not that nothing is there.
         if lives or not watch.upstream.servers:

@@ -132,25 +132,25 @@ class BalancerCollector(Collector):
             "available",
             "Whether the last exchange with the store went well (1) or not (0).",
             (),
-            membership.available,
+            membership.contact.available,
         )
         to.gauge(
             "stale_seconds",
             "Time since the last exchange with the store while they fail, else 0.",
             (),
-            membership.stale_for,
+            membership.contact.stale_for,
         )
         to.gauge(
             "synced_ago_seconds",
             "Time since the last exchange with the store that went well.",
             (),
-            membership.synced_ago,
+            membership.contact.synced_ago,
         )
         to.times(
             "exchange_seconds",
             "Time that exchanges of counts with the store took.",
             (),
-            membership.exchanges,
+            membership.contact.exchanges,
             MANY,
         )
         to.count_each(
@@ -158,7 +158,7 @@ class BalancerCollector(Collector):
             "Exchanges that failed: the store did not answer (away), or not as it should (broken).",
             (),
             "cause",
-            {contact.value: number for contact, number in membership.failures.items()},
+            {contact.value: number for contact, number in membership.contact.failures.items()},
         )
         return to.made()
 

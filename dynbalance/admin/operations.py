@@ -90,7 +90,7 @@ class Operations:
             snapshot = await self.scene.see_now(upstream)
         except StoreUnavailable as error:
             last = self._known(upstream).health().fields()
-            last |= {"store": "away", "stale_for": moment(self._membership.stale_for)}
+            last |= {"store": "away", "stale_for": moment(self._membership.contact.stale_for)}
             return Answer(str(error), last, status=503, verdict="unhealthy")
         health = self._listing(upstream, snapshot).health()
         return Answer(

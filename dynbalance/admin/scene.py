@@ -98,7 +98,7 @@ class Scene:
         @raise StoreUnavailable: orders would not last: the store is away, or has
             not been told yet what it lost.
         """
-        self.membership.require()
+        self.membership.contact.require()
         return self._store
 
     def upstream(self, ask: Ask) -> Upstream:
@@ -150,7 +150,7 @@ class Scene:
 
     async def see_now(self, upstream: Upstream) -> Snapshot:
         """@raise StoreUnavailable: also for a store that tells but takes nothing."""
-        self.membership.require()
+        self.membership.contact.require()
         return await self.membership.refresh(upstream.name)
 
     async def see(self, upstream: Upstream) -> None:

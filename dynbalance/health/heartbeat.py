@@ -47,7 +47,7 @@ class HeartbeatCleanup(Rounds):
         self._ttl = ttl
 
     def due(self, upstream: str) -> bool:
-        return self._membership.available_for >= self._ttl
+        return self._membership.contact.available_for >= self._ttl
 
     async def do(self, upstream: str) -> None:
         expiry = await self._store.expire(upstream, self._ttl)

@@ -9,21 +9,19 @@ is reached and how a server is chosen.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from enum import Enum
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from dynbalance.balancer.balancer import Balancer
-from dynbalance.balancer.latency import Times
 from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import StoreError, StoreUnavailable
 from dynbalance.log import Logger
 from dynbalance.store.asking import Asking, Numbers
+from dynbalance.store.contact import Contact, Finding
 from dynbalance.store.contract import Snapshot, Store
 from dynbalance.store.reports import Mended, SyncAnswer
 from dynbalance.store.view import View
@@ -39,15 +37,6 @@ TOLD = 10
 """Servers that one line of the log names at most."""
 
 
-class Contact(Enum):
-    """How the last exchange went, so that only a change is logged."""
-
-    UNTRIED = "untried"
-    FINE = "fine"
-    AWAY = "away"
-    BROKEN = "broken"
-
-
 def _unheard() -> None:
     """For a membership whose news nobody wants."""
 
@@ -57,8 +46,7 @@ class Membership:
     The exchange of all upstreams' servers and counts with the store.
 
     @ivar node: this node's name in the store.
-    @ivar exchanges: how long those took that went well.
-    @ivar failures: of exchanges, by the L{Contact} that they showed.
+    @ivar contact: how the exchanges go.
     """
 
     _log = Logger()
@@ -91,13 +79,8 @@ class Membership:
         self._views: dict[str, View] = {}
         self.follow(checked)
         self._noted = noted
-        self.exchanges = Times()
-        self.failures = Counter({Contact.AWAY: 0, Contact.BROKEN: 0})
+        self.contact = Contact(clock)
         self._origin = ""
-        self._contact = Contact.UNTRIED
-        self._why = "the store was not reached yet"
-        self._since = clock.seconds()
-        self._last = clock.seconds()
         self._loop = LoopingCall(self._begin_round)
         self._loop.clock = clock
         self._running: Deferred[None] | None = None
@@ -106,26 +89,6 @@ class Membership:
     def running(self) -> bool:
         """Whether it exchanges."""
         return self._loop.running
-
-    @property
-    def available(self) -> bool:
-        """Whether the last exchange went well."""
-        return self._contact is Contact.FINE
-
-    @property
-    def available_for(self) -> float:
-        """Seconds since when every exchange went well; 0 while they fail."""
-        return self._clock.seconds() - self._since if self.available else 0.0
-
-    @property
-    def stale_for(self) -> float:
-        """Seconds since the last good exchange; 0 while they go well."""
-        return 0.0 if self.available else self._clock.seconds() - self._last
-
-    @property
-    def synced_ago(self) -> float:
-        """Seconds since the last good exchange, or since the start."""
-        return self._clock.seconds() - self._last
 
     def known(self, upstream: str) -> Snapshot | None:
         """The last snapshot of an upstream, or C{None} if there never was one."""
@@ -136,16 +99,6 @@ class Membership:
         """The last snapshots by upstream, or what an earlier process knew last."""
         known = {name: view.snapshot or view.remembered for name, view in self._views.items()}
         return {name: snapshot for name, snapshot in known.items() if snapshot is not None}
-
-    def require(self) -> None:
-        """
-        To be called before an order is given to the store: what it has has to
-        be agreed upon first, for it may be about to be given back.
-
-        @raise StoreUnavailable: the last exchange failed, or there was none.
-        """
-        if not self.available:
-            raise StoreUnavailable(self._why)
 
     def remember(self, snapshots: Mapping[str, Snapshot], origin: str) -> None:
         """
@@ -212,7 +165,7 @@ class Membership:
         @return: fires when the first exchange ended, well or not, or after
             L{FIRST_ROUND} seconds; never fails.
         """
-        self._last = self._since = self._clock.seconds()
+        self.contact.begin()
         self._loop.start(self._interval)
         return self._until_idle(FIRST_ROUND).addCallback(lambda _: self._recall())
 
@@ -322,15 +275,17 @@ class Membership:
                 upstream.tick()
             await self._exchange()
         except StoreUnavailable as error:
-            if self._lost(Contact.AWAY, str(error)):
+            if self._lost(Finding.AWAY, str(error)):
                 self._log.warn(
                     "Store lost: {error}; traffic goes on from memory", error=str(error)
                 )
         except Exception:  # noqa: BLE001 - the exchange has to outlive every mistake
-            if self._lost(Contact.BROKEN, "the exchange with the store failed"):
+            if self._lost(Finding.BROKEN, "the exchange with the store failed"):
                 self._log.failure("The exchange with the store failed; it is tried again")
         else:
-            self._found()
+            away = self.contact.found()
+            if away is not None:
+                self._log.info("Store found again after {away:.1f} s", away=away)
 
     async def _exchange(self) -> None:
         answers = await self._tell()
@@ -350,7 +305,7 @@ class Membership:
         views, number, sent = self._views, self._numbers.next(), self._clock.seconds()
         reports = {name: view.report(number) for name, view in views.items()}
         answers = await self._store.sync(self.node, self._lease, reports)
-        self.exchanges.note(self._clock.seconds() - sent)
+        self.contact.exchanges.note(self._clock.seconds() - sent)
         # All counts before any servers: loading them may fail.
         for name, answer in answers.items():
             self._numbers.reach(answer.last)
@@ -368,26 +323,14 @@ class Membership:
             what="whole servers" if whole else _some(told),
         )
 
-    def _lost(self, contact: Contact, why: str) -> bool:
+    def _lost(self, finding: Finding, why: str) -> bool:
         """@return: whether it is news."""
-        self._why = why
-        self.failures[contact] += 1
         self._recall()
         for view in self._views.values():
             view.restart()
             if view.asking is not None:
                 view.asking.lost(why)
-        news, self._contact = self._contact is not contact, contact
-        return news
-
-    def _found(self) -> None:
-        now = self._clock.seconds()
-        if self._contact is not Contact.FINE:
-            if self._contact is not Contact.UNTRIED:
-                self._log.info("Store found again after {away:.1f} s", away=now - self._last)
-            self._contact = Contact.FINE
-            self._since = now
-        self._last = now
+        return self.contact.lost(finding, why)
 
 
 def _some(told: list[str]) -> str:

@@ -47,13 +47,13 @@ class DemoServersTests(SiteCase):
         """Servers that are refused beat on, say so once, and register when they can."""
         self.store.lose()
         # A node that knows that its store is away does not ask it.
-        require, asked = self.membership.require, []
+        require, asked = self.membership.contact.require, []
 
         def required() -> None:
             asked.append(None)
             require()
 
-        self.patch(self.membership, "require", required)
+        self.patch(self.membership.contact, "require", required)
         with capturedLogs() as events:
             demo = await self.start(self.url, 0.02)
             while len(asked) < 12:

@@ -109,7 +109,7 @@ class MembershipTests(TestCase):
         self.add(9001)
         self.successResultOf(self.membership.start())
         self.assertEqual(self.keys(), ["127.0.0.1:9001"])
-        self.assertTrue(self.membership.available)
+        self.assertTrue(self.membership.contact.available)
         self.assertEqual(self.membership.known("default").revision, 1)
 
     def test_start_waits_a_bounded_time(self) -> None:
@@ -126,7 +126,7 @@ class MembershipTests(TestCase):
         self.add(9001)
         self.store.lose()
         self.successResultOf(self.membership.start())
-        self.assertFalse(self.membership.available)
+        self.assertFalse(self.membership.contact.available)
         self.assertEqual(self.keys(), [])
         self.store.find()
         self.clock.advance(INTERVAL)
@@ -227,15 +227,15 @@ class MembershipTests(TestCase):
         with capturedLogs() as events:
             self.clock.pump([INTERVAL] * 20)
             self.assertEqual(self.keys(), ["127.0.0.1:9001"])
-            self.assertFalse(self.membership.available)
-            self.assertAlmostEqual(self.membership.stale_for, 2.0)
+            self.assertFalse(self.membership.contact.available)
+            self.assertAlmostEqual(self.membership.contact.stale_for, 2.0)
             self.store.find()
             self.clock.pump([INTERVAL] * 20)
         self.assertEqual(
             [event["log_level"] for event in events], [LogLevel.warn, LogLevel.info]
         )
-        self.assertEqual(self.membership.stale_for, 0.0)
-        self.assertAlmostEqual(self.membership.available_for, 1.9)
+        self.assertEqual(self.membership.contact.stale_for, 0.0)
+        self.assertAlmostEqual(self.membership.contact.available_for, 1.9)
 
     def test_after_an_outage_everything_is_agreed_anew(self) -> None:
         """The store may be another one: full report, all totals, all servers."""
@@ -258,7 +258,7 @@ class MembershipTests(TestCase):
         snapshot = self.store.snapshot
         self.patch(self.store, "snapshot", lambda name: self.store.lose() or snapshot(name))
         self.clock.advance(INTERVAL)
-        self.assertFalse(self.membership.available)
+        self.assertFalse(self.membership.contact.available)
         self.patch(self.store, "snapshot", snapshot)
         self.store.find()
         self.clock.advance(INTERVAL)
@@ -384,13 +384,13 @@ class MembershipTests(TestCase):
     def test_orders_need_agreement(self) -> None:
         """Nobody may give an order before the store and this node agree."""
         with self.assertRaises(StoreUnavailable):
-            self.membership.require()
+            self.membership.contact.require()
         self.successResultOf(self.membership.start())
-        self.membership.require()
+        self.membership.contact.require()
         self.store.lose()
         self.clock.advance(INTERVAL)
         with self.assertRaisesRegex(StoreUnavailable, "the door is closed"):
-            self.membership.require()
+            self.membership.contact.require()
 
     def test_remembered(self) -> None:
         """With the store away at the start, what was known once is used; later the store is."""
@@ -502,4 +502,4 @@ class MembershipTests(TestCase):
         _, again = self.node("one")
         self.successResultOf(again.start())
         self.assertEqual({"127.0.0.1:9001": 0}, self.published())
-        self.assertTrue(again.available)
+        self.assertTrue(again.contact.available)
