@@ -71,9 +71,9 @@ class Gaps:
 
     def _collect(self, phase: str, _: object) -> None:
         if phase == "start":
-            self._collecting = time.monotonic()
+            self._collecting = time.thread_time()
         else:
-            self.garbage = max(self.garbage, time.monotonic() - self._collecting)
+            self.garbage = max(self.garbage, time.thread_time() - self._collecting)
 
     def _look(self) -> None:
         now, used = time.monotonic(), time.thread_time()
@@ -165,6 +165,7 @@ class Stage:
         self.daemon = Watched(
             case,
             store,
+            keeping={"timeout": 5.0},
             heartbeat={"ttl": 600.0, "cleanup_interval": 1.0},
             upstream={"policy": "least_conn", "connect_timeout": 1.0},
             more=f'[upstreams.light]\nservers = [{{ address = "{light.address}" }}]\n',

@@ -141,10 +141,15 @@ class Roll:
         missing = {key: s for key, s in self.here.items() if not s.from_file}
         for record in snapshot.servers:
             key = record.order.address
+            server = self.here.get(key)
+            if server is not None and server.record is record:
+                # Most of thousands are as they were.
+                missing.pop(key, None)
+                ordered.append(server)
+                continue
             if record.order.weight < 1:
                 refused.append(f"{key}: weight {record.order.weight} is not positive")
                 continue
-            server = self.here.get(key)
             if server is None:
                 try:
                     server = self._admit(record.order, _address_of(record.order))

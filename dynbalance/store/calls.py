@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
-from dynbalance.errors import ServerExists, ServerNotFound
+from dynbalance.errors import ServerExists, ServerNotFound, StoreUnavailable
 from dynbalance.log import Logger
+from dynbalance.slices import Slices
 from dynbalance.store import codec, serverjson
 from dynbalance.store.changes import Change, History, Update
 from dynbalance.store.codec import Reply
@@ -28,6 +29,7 @@ from dynbalance.store.contract import (
     Snapshot,
 )
 from dynbalance.store.keys import upstream_keys
+from dynbalance.store.reading import Reading
 from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 
 _T = TypeVar("_T")
@@ -38,9 +40,14 @@ class Calls:
 
     _log = Logger()
 
-    def __init__(self, prefix: str) -> None:
-        """@param prefix: of all keys."""
+    def __init__(self, prefix: str, slices: Slices) -> None:
+        """
+        @param prefix: of all keys.
+        @param slices: in which long answers are read.
+        """
         self._prefix = prefix
+        self._slices = slices
+        self._readings: dict[str, Reading] = {}
         self._broken: dict[str, dict[str, str]] = {}
 
     def call(
@@ -54,12 +61,18 @@ class Calls:
         raise NotImplementedError
 
     def snapshot(self, upstream: str) -> Deferred[Snapshot]:
-        def read(reply: Reply) -> Snapshot:
-            known, broken = codec.snapshot(reply)
-            self._report_broken(upstream, broken)
-            return known
+        return Deferred.fromCoroutine(self._snapshot(upstream))
 
-        return self._on(upstream, "snapshot", (), read)
+    async def _snapshot(self, upstream: str) -> Snapshot:
+        reply: Reply = await self._on(upstream, "snapshot", (), lambda reply: reply)
+        reading = Reading(self._readings.get(upstream))
+        try:
+            await self._slices.run(reading.pieces(reply))
+        except (ValueError, TypeError) as error:
+            raise senseless("snapshot", error) from error
+        self._readings[upstream] = reading
+        self._report_broken(upstream, reading.broken)
+        return reading.snapshot
 
     def add(
         self, upstream: str, order: ServerOrder, by: str, only_at: int | None = None
@@ -192,6 +205,10 @@ class Calls:
                 why=why,
             )
 
+
+def senseless(name: str, error: Exception) -> StoreUnavailable:
+    """What to make of an answer that cannot be read."""
+    return StoreUnavailable(f"the store's answer to {name} makes no sense: {error}")
 
 
 def _at(only_at: int | None) -> str:

@@ -151,36 +151,6 @@ def drained(reply: Reply) -> tuple[Drained, ...]:
     )
 
 
-def snapshot(reply: Reply) -> tuple[Snapshot, dict[str, str]]:
-    """
-    What C{snapshot.lua} says.
-
-    @return: what can be read, and address -> why not for what cannot.
-    """
-    revision, now, metas, beats, counts, unhealthy, era = reply
-    beat_of = dict(_pairs(beats))
-    count_of = dict(_pairs(counts))
-    servers = []
-    broken = {}
-    for raw, meta in _pairs(metas):
-        address = text(raw)
-        try:
-            servers.append(server(address, (meta, beat_of.get(raw), count_of.get(raw))))
-        except ValueError as error:
-            broken[address] = str(error)
-    servers.sort(key=lambda record: record.order.address)
-    return (
-        Snapshot(
-            revision=int(revision),
-            now=float(now),
-            servers=tuple(servers),
-            unhealthy={text(address): cause_of(found) for address, found in _pairs(unhealthy)},
-            era=text(era),
-        ),
-        broken,
-    )
-
-
 def history(reply: Reply) -> History:
     """What C{history.lua} says."""
     oldest, lines = reply

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from dynbalance.errors import StoreUnusable
 from dynbalance.log import Logger
+from dynbalance.slices import Slices
 from dynbalance.store import leash
 from dynbalance.store.calls import Calls
 from dynbalance.store.child import Child
@@ -137,7 +138,7 @@ class EmbeddedStore(Calls):
         @param reactor: for time, processes and unix sockets.
         @param program: the server's path; found if C{None}.
         """
-        super().__init__(prefix)
+        super().__init__(prefix, Slices(reactor))
         self._reactor = reactor
         self._program = program
         self._place = Place(state_dir)

@@ -25,13 +25,13 @@ from dynbalance.store.contact import Contact, Finding
 from dynbalance.store.contract import Snapshot, Store
 from dynbalance.store.reports import Mended, SyncAnswer
 from dynbalance.store.view import View
+from dynbalance.together import Together
 
 FIRST_ROUND = 5.0
 """Seconds that a start waits for the first exchange at most."""
 
 LEAVE = 2.0
 """Seconds that the end waits for the store at most."""
-
 
 TOLD = 10
 """Servers that one line of the log names at most."""
@@ -76,6 +76,8 @@ class Membership:
         self._interval = sync_interval
         self._clock = clock
         self._numbers = Numbers()
+        # Snapshots are read in slices: one of an upstream must not overtake another.
+        self._loads = Together(self._load)
         self._views: dict[str, View] = {}
         self.follow(checked)
         self._noted = noted
@@ -185,7 +187,7 @@ class Membership:
         @return: the snapshot; fails with L{StoreUnavailable
             <dynbalance.errors.StoreUnavailable>}.
         """
-        return Deferred.fromCoroutine(self._load(self._views[upstream]))
+        return self._loads.ask(self._views[upstream])
 
     async def _load(self, view: View) -> Snapshot:
         name = view.upstream.name
@@ -297,7 +299,7 @@ class Membership:
         for name, answer in answers.items():
             self._tell_mended(name, answer.mended)
             if views[name].is_behind(answer.revision, answer.era):
-                await self._load(views[name])
+                await self._loads.ask(views[name])
         if self._balancer.retired:
             await self._forget_retired()
 

@@ -21,8 +21,9 @@ from twisted.python.failure import Failure
 
 from dynbalance.errors import StaleRevision, StoreUnavailable
 from dynbalance.log import Logger
+from dynbalance.slices import Slices
 from dynbalance.store import scripts
-from dynbalance.store.calls import Calls
+from dynbalance.store.calls import Calls, senseless
 from dynbalance.store.codec import Reply
 from dynbalance.store.endpoints import CONNECT_TIMEOUT
 from dynbalance.store.link import Link, RedisError, ResponseError, connect
@@ -64,7 +65,7 @@ class RedisStore(Calls):
             list and a password; empty to not log in.
         @param elsewhere: how other nodes of a cluster are reached.
         """
-        super().__init__(prefix)
+        super().__init__(prefix, Slices(clock))
         self._endpoint = endpoint
         self._elsewhere = elsewhere
         self._clock = clock
@@ -210,9 +211,7 @@ class RedisStore(Calls):
             try:
                 return read(reply)
             except (ValueError, TypeError) as error:
-                raise StoreUnavailable(
-                    f"the store's answer to {name} makes no sense: {error}"
-                ) from error
+                raise senseless(name, error) from error
 
         answer = Deferred.fromCoroutine(call())
         answer.addTimeout(self._timeout, self._clock, _late(name))

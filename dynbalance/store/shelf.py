@@ -64,7 +64,8 @@ class Shelf:
         self.probers.pop(address, None)
 
     def published(self, record: ServerRecord) -> ServerRecord:
-        return evolve(record, connections=self.ledger.totals.get(record.order.address, 0))
+        total = self.ledger.totals.get(record.order.address, 0)
+        return record if record.connections == total else evolve(record, connections=total)
 
     def room(self, wish: Wish) -> int:
         """How many of the connections wished for there may be."""

@@ -43,6 +43,7 @@ from dynbalance.net.clienthello import MAX_HELLO, NotTls, read_hello
 from dynbalance.net.proxyprotocol import BrokenHeader, PrefaceReader, header
 from dynbalance.store import codec, serverjson, snapshotfile
 from dynbalance.store.contract import ServerRecord
+from dynbalance.store.reading import Reading as SnapshotReading
 from tests.fuzz import connections
 from tests.http.test_readings import (
     Reading as Message,
@@ -411,9 +412,13 @@ def store_server(data: bytes) -> None:
     metas = [b"10.0.0.1:80", good, b"10.0.0.2:80", meta, beat, good]
     beats = [b"10.0.0.1:80", b"1", b"10.0.0.2:80", beat]
     found = [b"10.0.0.1:80", meta]
-    read, broken = codec.snapshot([b"7", b"1.5", metas, beats, [b"10.0.0.1:80", b"2"], found, b"e"])
-    assert "10.0.0.1:80" in {record.order.address for record in read.servers}, broken
-    for record in read.servers:
+    reply = [b"7", b"1.5", metas, beats, [b"10.0.0.1:80", b"2"], found, b"e"]
+    reading = SnapshotReading()
+    for _ in reading.pieces(reply):
+        pass
+    servers = reading.snapshot.servers
+    assert "10.0.0.1:80" in {record.order.address for record in servers}, reading.broken
+    for record in servers:
         _written_again(record)
 
 

@@ -15,6 +15,7 @@ from dynbalance.balancer.upstream import Upstream
 from dynbalance.store import codec, scripts, serverjson
 from dynbalance.store.contract import Snapshot
 from dynbalance.store.keys import upstream_keys
+from dynbalance.store.reading import Reading
 from dynbalance.store.reports import Report
 from dynbalance.store.view import View
 from tests.store.contract_suite import order
@@ -71,9 +72,11 @@ class _World:
         return self._client("EVAL", text, len(self._keys), *self._keys, *args)
 
     def _snapshot(self) -> Snapshot:
-        snapshot, broken = codec.snapshot(self._run("snapshot", []))
-        assert not broken
-        return snapshot
+        reading = Reading()
+        for _ in reading.pieces(self._run("snapshot", [])):
+            pass
+        assert not reading.broken
+        return reading.snapshot
 
     def content(self) -> dict[str, tuple[int, str]]:
         return {
