@@ -44,6 +44,34 @@ class Owner(Protocol):
         """There was none in time."""
 
 
+class Chooser(Protocol):
+    """Who has chosen a server by itself, and waits for a place on that one."""
+
+    def slot_granted(self, lease: Lease) -> None:
+        """It has one."""
+
+    def chosen_is_full(self) -> None:
+        """It has none, over all nodes."""
+
+
+class OnlyThat:
+    """The owner of a place for a L{Chooser}: no other server will do."""
+
+    __slots__ = ("_chooser",)
+
+    def __init__(self, chooser: Chooser) -> None:
+        self._chooser = chooser
+
+    def __repr__(self) -> str:
+        return repr(self._chooser)
+
+    def slot_granted(self, lease: Lease) -> None:
+        self._chooser.slot_granted(lease)
+
+    def waited_in_vain(self) -> None:
+        self._chooser.chosen_is_full()
+
+
 class Place:
     """
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.

@@ -20,7 +20,7 @@ from dynbalance.balancer.attempts import Cause, Sent, failure_status
 from dynbalance.balancer.hookoutcome import Declined, Exit, Failed, Fallback, Outcome, PeerChosen
 from dynbalance.balancer.hookrequest import HttpRequest
 from dynbalance.balancer.hookrun import HookRun
-from dynbalance.balancer.place import Place
+from dynbalance.balancer.place import OnlyThat, Place
 from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.http.buffered import BufferedExchange
 from dynbalance.http.chunked import ChunkedDecoder
@@ -30,7 +30,6 @@ from dynbalance.http.requestbody import RequestBody
 from dynbalance.http.tries import Tries
 
 if TYPE_CHECKING:
-    from dynbalance.balancer.lease import Lease
     from dynbalance.balancer.server import Server
     from dynbalance.http.connection import ServerConnection
     from dynbalance.http.forwarded import Origin
@@ -86,8 +85,6 @@ class HookedExchange(Exchange):
     _origin: Origin
     _write: Write
     _in_a_row: int
-    # A place on the server that the hook chose is being asked for.
-    _only: bool
     # While the hook waits; see L{dynbalance.net.deadlines.Timed}.
     deadline = inf
     bucket = 0
@@ -112,7 +109,6 @@ class HookedExchange(Exchange):
         self._origin = origin
         self._write = write
         self._in_a_row = 0
-        self._only = False
         self._take_key()
 
     # Each attempt
@@ -209,20 +205,11 @@ class HookedExchange(Exchange):
         if ask is None or not isinstance(outcome, PeerChosen):
             super()._attempt()
             return
-        self._only = True
-        place = self._waits_for = Place(ask, to.deadlines, self)
+        place = self._waits_for = Place(ask, to.deadlines, OnlyThat(self))
         place.ask(ask, settings.queue_timeout, only=outcome.server)
 
-    def slot_granted(self, lease: Lease) -> None:
-        self._only = False
-        super().slot_granted(lease)
-
-    def waited_in_vain(self) -> None:
-        if not self._only:
-            super().waited_in_vain()
-            return
-        # The hook's server is full over all nodes: as if it had refused.
-        self._only = False
+    def chosen_is_full(self) -> None:
+        """As if the hook's server had refused."""
         self._waits_for = None
         self._run.attempt_failed(Cause.ERROR)
         if self._may_retry(Cause.ERROR, Sent.NOTHING):

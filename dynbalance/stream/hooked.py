@@ -17,13 +17,12 @@ from dynbalance.balancer.attempts import Cause, failure_status
 from dynbalance.balancer.hookoutcome import Declined, Exit, Failed, Fallback, Outcome, PeerChosen
 from dynbalance.balancer.hookrequest import StreamRequest
 from dynbalance.balancer.hookrun import HookRun
-from dynbalance.balancer.place import Place
+from dynbalance.balancer.place import OnlyThat, Place
 from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.stream.leaving import LOOK
 from dynbalance.stream.session import Session
 
 if TYPE_CHECKING:
-    from dynbalance.balancer.lease import Lease
     from dynbalance.balancer.server import Server
     from dynbalance.stream.options import StreamOptions
 
@@ -45,8 +44,6 @@ class HookedSession(Session):
     _by_hook: bool
     _in_a_row: int
     _asked_until: float | None
-    # A place on the server that the hook chose is being asked for.
-    _only: bool
 
     def start(self) -> None:
         """As any session's, with the hook's tries."""
@@ -66,7 +63,6 @@ class HookedSession(Session):
         self._by_hook = False
         self._in_a_row = 0
         self._asked_until = None
-        self._only = False
         self.upstream.budget.note_request()
         self._tries = hook.first_tries
         self._connect()
@@ -147,25 +143,16 @@ class HookedSession(Session):
             self._tries += outcome.more_tries
             upstream = self.upstream
             if isinstance(upstream, StrictUpstream) and upstream.asks_for(outcome.server):
-                self._only = True
                 deadlines = self.listener.deadlines
-                place = self._place = Place(upstream, deadlines, self)
+                place = self._place = Place(upstream, deadlines, OnlyThat(self))
                 place.ask(upstream, self.options.queue_timeout, only=outcome.server)
                 deadlines.set(self, LOOK)
                 return False
             self.lease = outcome.hold()
         return super()._attempt()
 
-    def slot_granted(self, lease: Lease) -> None:
-        self._only = False
-        super().slot_granted(lease)
-
-    def waited_in_vain(self) -> None:
-        if not self._only:
-            super().waited_in_vain()
-            return
-        # The hook's server is full over all nodes: as if it had refused.
-        self._only = False
+    def chosen_is_full(self) -> None:
+        """As if the hook's server had refused."""
         self._place = None
         self.listener.deadlines.clear(self)
         self._attempt_failed(Cause.ERROR, "the server that the balancer hook chose is full")
