@@ -21,6 +21,7 @@ import attrs
 import click
 from twisted.internet.task import Clock
 
+from dynbalance.admin.measured import Measured
 from dynbalance.admin.metrics import BalancerCollector
 from dynbalance.admin.openapi import document, with_description
 from dynbalance.admin.pages import Pages
@@ -298,7 +299,15 @@ def metric_pages() -> str:
     door = MagicMock(kind="http", listen="tcp:80", waiting=0, listener=MagicMock(active=0))
     inventory = Inventory(MagicMock(), MagicMock())
     inventory.detailed = True
-    collector = BalancerCollector(balancer, membership, lambda: [door], Lag(clock), inventory)
+    collector = BalancerCollector(
+        Measured(
+            balancer=balancer,
+            membership=membership,
+            doors=lambda: [door],
+            lag=Lag(clock),
+            inventory=inventory,
+        )
+    )
     blocks = []
     for metric in collector.collect():
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name

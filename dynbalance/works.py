@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from dynbalance.accesslog import LogFiles
+from dynbalance.admin.measured import Measured
+from dynbalance.admin.metrics import Metrics
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.adminside import AdminSide
@@ -234,15 +236,15 @@ class Works:
             self._crew,
             self._way,
         )
-        self.pages = Pages(
-            self.balancer,
-            self.membership,
-            lambda: self.traffic.entrances,
-            self._crew,
-            self.lag,
-            self.inventory,
-            self._slices,
+        measured = Measured(
+            balancer=self.balancer,
+            membership=self.membership,
+            doors=lambda: self.traffic.entrances,
+            lag=self.lag,
+            inventory=self.inventory,
         )
+        metrics = Metrics(measured, self._crew, self._slices)
+        self.pages = Pages(self.balancer, metrics, self._crew)
         mount = self.admin_side.follow(
             config, prepared.materials, operations, self.pages, prepared.admin
         )

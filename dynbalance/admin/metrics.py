@@ -7,8 +7,7 @@ read here when somebody asks, and nothing is kept twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -21,71 +20,8 @@ from dynbalance.admin.answers import Page
 from dynbalance.admin.crew import Crew
 from dynbalance.admin.families import MANY, Families
 from dynbalance.admin.figures import Figures, figures
-from dynbalance.balancer.balancer import Balancer
-from dynbalance.inventory import Inventory
-from dynbalance.lag import Lag
+from dynbalance.admin.measured import Measured
 from dynbalance.slices import IN_ONE_GO, Slices
-from dynbalance.store.membership import Membership
-
-
-class Door(Protocol):
-    """
-    A listener, with what stands before it.
-
-    @ivar kind: C{http} or C{stream}.
-    @ivar listen: its endpoint.
-    @ivar waiting: connections whose PROXY header or TLS is not done.
-    @ivar broken_headers: see L{dynbalance.entrance.Entrance}.
-    @ivar failed_handshakes: likewise.
-    @ivar requests: likewise.
-    @ivar bad_requests: likewise.
-    @ivar unserved: likewise.
-    """
-
-    kind: str
-    listen: str
-
-    @property
-    def listener(self) -> Counts: ...
-
-    @property
-    def waiting(self) -> int: ...
-
-    @property
-    def broken_headers(self) -> int: ...
-
-    @property
-    def failed_handshakes(self) -> int: ...
-
-    @property
-    def requests(self) -> int: ...
-
-    @property
-    def bad_requests(self) -> int: ...
-
-    @property
-    def unserved(self) -> int: ...
-
-
-class Counts(Protocol):
-    """
-    What a listener counts.
-
-    @ivar accepted: connections so far.
-    @ivar rejected: others, closed for C{max_connections}.
-    """
-
-    accepted: int
-    rejected: int
-
-    @property
-    def active(self) -> int:
-        """Connections now."""
-
-
-def no_doors() -> Iterable[Door]:
-    """There are no listeners."""
-    return ()
 
 
 class BalancerCollector(Collector):
@@ -93,23 +29,11 @@ class BalancerCollector(Collector):
     The balancer's, the store's and the listeners' numbers, read at each scrape.
     """
 
-    def __init__(
-        self,
-        balancer: Balancer,
-        membership: Membership,
-        doors: Callable[[], Iterable[Door]] = no_doors,
-        lag: Lag | None = None,
-        inventory: Inventory | None = None,
-    ) -> None:
-        """@param doors: the listeners there are now."""
-        self._lag = lag
-        self._inventory = inventory
-        self._balancer = balancer
-        self._membership = membership
-        self._doors = doors
+    def __init__(self, measured: Measured) -> None:
+        self._measured = measured
 
     def collect(self) -> Iterable[Metric]:
-        return self.told(figures(self._balancer))
+        return self.told(figures(self._measured.balancer))
 
     def told(self, of_upstreams: Iterable[Metric]) -> Iterable[Metric]:
         """
@@ -127,7 +51,7 @@ class BalancerCollector(Collector):
         return ()
 
     def _store(self) -> Iterable[Metric]:
-        membership, to = self._membership, Families("store", ())
+        membership, to = self._measured.membership, Families("store", ())
         to.gauge(
             "available",
             "Whether the last exchange with the store went well (1) or not (0).",
@@ -164,7 +88,7 @@ class BalancerCollector(Collector):
 
     def _listeners(self) -> Iterable[Metric]:
         to = Families("listener", ("kind", "listen"))
-        for door in self._doors():
+        for door in self._measured.doors():
             labels, counts = (door.kind, door.listen), door.listener
             to.gauge(
                 "connections",
@@ -208,28 +132,29 @@ class BalancerCollector(Collector):
 
     def _reactor(self) -> Iterable[Metric]:
         to = Families("reactor", ())
-        if self._lag is not None:
+        lag, inventory = self._measured.lag, self._measured.inventory
+        if lag is not None:
             to.times(
                 "lag_seconds",
                 "How late a timer was that should ring four times a second.",
                 (),
-                self._lag.times,
+                lag.times,
                 MANY,
             )
-        if self._inventory is not None:
-            to.gauge("timers", "Calls that are to be made later.", (), self._inventory.timers)
+        if inventory is not None:
+            to.gauge("timers", "Calls that are to be made later.", (), inventory.timers)
             to.gauge(
                 "descriptors",
                 "Descriptors that are watched: connections, listeners and a few more.",
                 (),
-                self._inventory.descriptors,
+                inventory.descriptors,
             )
             to.gauge_each(
                 "objects",
                 "Objects by type; only where DYNBALANCE_INVARIANTS is set.",
                 (),
                 "type",
-                self._inventory.objects(),
+                inventory.objects(),
             )
         return to.made()
 
@@ -238,23 +163,16 @@ class Metrics:
     """The text that Prometheus reads, from a registry of our own."""
 
     def __init__(
-        self,
-        balancer: Balancer,
-        membership: Membership,
-        doors: Callable[[], Iterable[Door]] = no_doors,
-        crew: Crew | None = None,
-        lag: Lag | None = None,
-        inventory: Inventory | None = None,
-        slices: Slices = IN_ONE_GO,
+        self, measured: Measured, crew: Crew | None = None, slices: Slices = IN_ONE_GO
     ) -> None:
         """
         @param crew: who serves, if it is not this process.
         @param slices: in which the text is written.
         """
-        self._balancer = balancer
+        self._balancer = measured.balancer
         self._slices = slices
         self._crew = crew
-        self._traffic = BalancerCollector(balancer, membership, doors, lag, inventory)
+        self._traffic = BalancerCollector(measured)
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)

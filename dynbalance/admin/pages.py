@@ -6,7 +6,7 @@ Knows what each says; refuses to know what is asked of the API.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from prometheus_client.metrics_core import Metric
 
@@ -15,38 +15,19 @@ from dynbalance.admin.answers import Answer, Json, Page
 from dynbalance.admin.api import Endpoint
 from dynbalance.admin.caller import Role
 from dynbalance.admin.crew import Crew
-from dynbalance.admin.metrics import Door, Metrics, no_doors
+from dynbalance.admin.metrics import Metrics
 from dynbalance.admin.scene import Ask
 from dynbalance.balancer.balancer import Balancer
-from dynbalance.inventory import Inventory
-from dynbalance.lag import Lag
-from dynbalance.slices import IN_ONE_GO, Slices
-from dynbalance.store.membership import Membership
 
 
 class Pages:
     """What the admin site serves outside C{/upstream/}."""
 
-    def __init__(
-        self,
-        balancer: Balancer,
-        membership: Membership,
-        doors: Callable[[], Iterable[Door]] = no_doors,
-        crew: Crew | None = None,
-        lag: Lag | None = None,
-        inventory: Inventory | None = None,
-        slices: Slices = IN_ONE_GO,
-    ) -> None:
-        """
-        @param doors: the listeners there are now.
-        @param crew: who serves, if it is not this process.
-        @param lag: of this process's reactor.
-        @param inventory: of this process.
-        @param slices: in which long pages are written.
-        """
+    def __init__(self, balancer: Balancer, metrics: Metrics, crew: Crew | None = None) -> None:
+        """@param crew: who serves, if it is not this process."""
         self._balancer = balancer
+        self._metrics = metrics
         self._crew = crew
-        self._metrics = Metrics(balancer, membership, doors, crew, lag, inventory, slices)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         get = (b"GET",)

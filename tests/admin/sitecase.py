@@ -11,6 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
+from dynbalance.admin.measured import Measured
+from dynbalance.admin.metrics import Metrics
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.site import AdminSite
@@ -34,7 +36,9 @@ class SiteCase(TestCase):
         self.balancer = Balancer(orders, reactor.seconds, lambda: 0.0)
         self.membership = Membership(self.balancer, self.store, "one", 10.0, 0.1, reactor)
         operations = Operations(self.balancer, self.store, self.membership, 30.0, True)
-        self.site = AdminSite(operations, Pages(self.balancer, self.membership), reactor)
+        measured = Measured(balancer=self.balancer, membership=self.membership)
+        pages = Pages(self.balancer, Metrics(measured))
+        self.site = AdminSite(operations, pages, reactor)
         self.port = port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.listening = port.getHost().port
         self.url = f"http://127.0.0.1:{self.listening}"

@@ -14,6 +14,8 @@ from twisted.trial.unittest import TestCase
 from dynbalance.admin.answers import Reply
 from dynbalance.admin.api import BODY_LIMIT, Api
 from dynbalance.admin.dashboard import PARTS
+from dynbalance.admin.measured import Measured
+from dynbalance.admin.metrics import Metrics
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
 from dynbalance.admin.table import UpstreamApi
@@ -43,7 +45,8 @@ class ApiCase(TestCase):
         self.membership = Membership(self.balancer, self.store, "one", 10.0, 0.1, self.clock)
         self.successResultOf(self.membership.start())
         operations = Operations(self.balancer, self.store, self.membership, TTL, True)
-        pages = Pages(self.balancer, self.membership)
+        self.measured = Measured(balancer=self.balancer, membership=self.membership)
+        pages = Pages(self.balancer, Metrics(self.measured))
         self.api = Api((*UpstreamApi(operations).endpoints, *pages.endpoints()))
         self.upstream = self.balancer.upstream("default")
 

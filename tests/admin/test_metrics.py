@@ -255,7 +255,7 @@ class SlicedTests(MetricsCase):
         self.slow = SlowClock()
 
     def begin(self) -> Deferred[Page]:
-        metrics = Metrics(self.balancer, self.membership, slices=Slices(self.slow))
+        metrics = Metrics(self.measured, slices=Slices(self.slow))
         return Deferred.fromCoroutine(metrics.page())
 
     def test_churn(self) -> None:
@@ -309,7 +309,7 @@ class SlicedTests(MetricsCase):
             server.times.note(number / 7)
             server.bytes_in = 10**9 + number
         registry = CollectorRegistry(auto_describe=False)
-        metrics = Metrics(self.balancer, self.membership)
+        metrics = Metrics(self.measured)
         registry.register(Given(metrics.traffic()))
         page = self.successResultOf(Deferred.fromCoroutine(metrics.page()))
 

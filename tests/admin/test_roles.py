@@ -16,6 +16,7 @@ from dynbalance.admin.caller import Role
 from dynbalance.admin.dashboard import PARTS
 from dynbalance.admin.feed import Feed
 from dynbalance.admin.guard import Guard, Knowledge
+from dynbalance.admin.metrics import Metrics
 from dynbalance.admin.openapi import with_description
 from dynbalance.admin.operations import Operations
 from dynbalance.admin.pages import Pages
@@ -101,7 +102,7 @@ class GuardedCase(ApiCase):
             with_description(
                 (
                     *UpstreamApi(operations, feed).endpoints,
-                    *Pages(self.balancer, self.membership).endpoints(),
+                    *Pages(self.balancer, Metrics(self.measured)).endpoints(),
                 )
             ),
             self.guard,
