@@ -21,8 +21,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -35,7 +36,7 @@ from dynbalance.errors import ConfigError, DynbalanceError
 from dynbalance.log import Logger
 from dynbalance.workers.sockets import Inherited
 
-VERSION = 1
+VERSION = 2
 PATIENCE = 5.0
 """Seconds that the other side may take for an answer before the sockets are given."""
 
@@ -43,7 +44,7 @@ GIVING = 30.0
 """Seconds that the daemon may take to let go."""
 
 MOST = 200
-"""Sockets that one message carries."""
+"""Sockets that go with one piece of a message; the kernel takes 253."""
 
 _LONGEST = 1 << 16
 
@@ -62,13 +63,16 @@ class Predecessor(LineOnlyReceiver):
     The daemon whose place is taken, as the successor sees it.
 
     @ivar pid: its process id.
-    @ivar sockets: what it has given, by the endpoints.
+    @ivar sockets: what it has given, by the endpoints: one each, or those of a
+        crew.
     """
 
     delimiter = b"\n"
     transport: Any
 
-    def __init__(self, connection: socket.socket, pid: int, sockets: dict[str, Inherited]) -> None:
+    def __init__(
+        self, connection: socket.socket, pid: int, sockets: dict[str, tuple[Inherited, ...]]
+    ) -> None:
         self.pid = pid
         self.sockets = sockets
         self._connection: socket.socket | None = connection
@@ -115,10 +119,9 @@ class Predecessor(LineOnlyReceiver):
         if not fds:
             connection.close()
             return None
-        sockets = {
-            text: Inherited(fd, family, False)
-            for (text, family), fd in zip(given, fds, strict=True)
-        }
+        sockets: dict[str, tuple[Inherited, ...]] = {}
+        for (text, family), fd in zip(given, fds, strict=True):
+            sockets[text] = (*sockets.get(text, ()), Inherited(fd, family, False))
         return cls(connection, pid, sockets)
 
     def take(self, reactor: Any) -> Deferred[None]:
@@ -142,7 +145,7 @@ class Predecessor(LineOnlyReceiver):
 
     def abandon(self) -> None:
         """Let go what was given, and not taken."""
-        for each in self.sockets.values():
+        for each in chain.from_iterable(self.sockets.values()):
             with suppress(OSError):
                 os.close(each.fd)
         self.sockets = {}
@@ -168,7 +171,7 @@ class Giver(Protocol):
     def refusal(self) -> str:
         """Why nothing can be given now; empty if it can."""
 
-    def lendable(self) -> Mapping[str, socket.socket]:
+    def lendable(self) -> Mapping[str, Sequence[socket.socket]]:
         """The listening sockets by their endpoints."""
 
     async def let_go(self, node: str) -> None:
@@ -229,19 +232,16 @@ class Successor(LineOnlyReceiver):
             self.transport.loseConnection()
             return
         lendable = self.factory.giver.lendable()
-        given = {text: lendable[text] for text in wanted if text in lendable}
+        given = [(text, each) for text in dict.fromkeys(wanted) for each in lendable.get(text, ())]
         self._pid = pid
         self.factory.under_way = self
         answer = {
             "version": VERSION,
             "release": __version__,
             "pid": os.getpid(),
-            "given": [[text, int(each.family)] for text, each in given.items()],
+            "given": [[text, int(each.family)] for text, each in given],
         }
-        # Not by the transport, which has nothing queued: with the sockets.
-        socket.send_fds(
-            self.transport.socket, [_line(answer)], [each.fileno() for each in given.values()]
-        )
+        _send(self.transport.socket, answer, [each.fileno() for _, each in given])
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("The hand-over failed", failure)
@@ -315,6 +315,12 @@ class Offer(Factory):
         # Whoever has the path at the end may be the successor.
         self._port._bindPath = "\0handover"
 
+    def come_back(self, reactor: Any) -> None:
+        """Be there again where it was, whoever was there meanwhile."""
+        if self._path:
+            self.close()
+            self.listen(reactor, os.path.dirname(self._path), replaces=False)
+
     def close(self) -> None:
         """Be there no more."""
         if self._port is None:
@@ -340,6 +346,19 @@ def _is_alive(path: str) -> bool:
 
 def _line(message: dict[str, Any]) -> bytes:
     return json.dumps(message).encode() + b"\n"
+
+
+def _send(connection: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    """
+    Not by the transport, which has nothing queued: with descriptors.
+
+    @param connection: empty, so that it takes all of it at once.
+    """
+    while len(fds) > MOST:
+        # White space before the message says nothing.
+        socket.send_fds(connection, [b" "], fds[:MOST])
+        fds = fds[MOST:]
+    socket.send_fds(connection, [_line(message)], fds)
 
 
 def _read(connection: socket.socket, fds: list[int]) -> dict[str, Any]:

@@ -41,39 +41,55 @@ class Wanted:
 class OpenPort:
     """
     @ivar text: the endpoint that it was opened by.
-    @ivar port: of Twisted.
-    @ivar door: what it leads to.
+    @ivar ports: of Twisted: one, or one for each of the sockets that a crew, whose
+        place was taken, had there.
+    @ivar door: what they lead to.
+    @ivar taken: whether another process listened there before.
     """
 
     text: str
-    port: IListeningPort
+    ports: tuple[Any, ...]
     door: Door
+    taken: bool = False
+
+    @property
+    def port(self) -> IListeningPort:
+        """The first."""
+        first: IListeningPort = self.ports[0]
+        return first
 
     def pause(self) -> None:
         """Leave who comes in the kernel."""
-        self.port.stopReading()  # type: ignore[attr-defined]
+        for port in self.ports:
+            port.stopReading()
 
     def accept(self) -> None:
         """Let in who comes, and who has come meanwhile."""
-        self.port.startReading()  # type: ignore[attr-defined]
+        for port in self.ports:
+            port.startReading()
 
     def close(self) -> Deferred[Any]:
-        return maybeDeferred(self.port.stopListening)
+        return DeferredList([maybeDeferred(port.stopListening) for port in self.ports])
 
     def leave(self) -> Deferred[Any]:
-        """Close our copy only: another process goes on with the socket."""
-        port: Any = self.port
-        port._shouldShutdown = False
-        if port.socket.family == socket.AF_UNIX:
-            # Nor is its path ours any more.
-            port._bindPath, port.lockFile = "\0left", None
+        """Close our copies only: another process goes on with the sockets."""
+        for port in self.ports:
+            port._shouldShutdown = False
+            if port.socket.family == socket.AF_UNIX:
+                # Nor is its path ours any more.
+                port._bindPath, port.lockFile = "\0left", None
         return self.close()
 
+    def own(self) -> None:
+        """Whoever has listened there is gone: once this is closed nobody shall."""
+        if self.taken and not self.is_lent:
+            for port in self.ports:
+                port._shouldShutdown = True
+
     @property
-    def socket(self) -> socket.socket:
+    def sockets(self) -> tuple[socket.socket, ...]:
         """That it listens on."""
-        listening: socket.socket = self.port.socket  # type: ignore[attr-defined]
-        return listening
+        return tuple(port.socket for port in self.ports)
 
     @property
     def is_lent(self) -> bool:
@@ -84,8 +100,8 @@ class OpenPort:
 def open_ports(
     wanted: Iterable[Wanted],
     before: Iterable[OpenPort],
-    inherited: Mapping[str, Inherited] | None = None,
-    taken: Mapping[str, Inherited] = MappingProxyType({}),
+    inherited: Mapping[str, tuple[Inherited, ...]] | None = None,
+    taken: Mapping[str, tuple[Inherited, ...]] = MappingProxyType({}),
 ) -> list[OpenPort]:
     """
     Have a port for each that is wanted: one of those that are open, or else a
@@ -107,8 +123,9 @@ def open_ports(
         if here is not None:
             left.remove(here)
         else:
+            is_taken = inherited is None and want.text in taken
             given = taken.get(want.text) if inherited is None else inherited[want.option]
-            here = _opened(want, given, problems)
+            here = _opened(want, given, problems, is_taken)
             if here is None:
                 continue
             fresh.append(here)
@@ -119,14 +136,11 @@ def open_ports(
     return found
 
 
-def _opened(want: Wanted, given: Inherited | None, problems: list[str]) -> OpenPort | None:
+def _opened(
+    want: Wanted, given: tuple[Inherited, ...] | None, problems: list[str], taken: bool
+) -> OpenPort | None:
     door = Door()
-    ports: list[IListeningPort] = []
-
-    def listen() -> Any:
-        if given is not None:
-            return given.adopted(want.reactor, door)
-        return serverFromString(want.reactor, want.text).listen(door)
+    ports: list[Any] = []
 
     def failed(failure: Any) -> None:
         why = failure.getErrorMessage()
@@ -134,10 +148,16 @@ def _opened(want: Wanted, given: Inherited | None, problems: list[str]) -> OpenP
             why = "systemd has opened no such socket for this process"
         problems.append(f"{want.option}.listen: {want.text}: {why}")
 
-    maybeDeferred(listen).addCallbacks(ports.append, failed)
-    if not ports:
+    if given is None:
+        endpoint = maybeDeferred(serverFromString, want.reactor, want.text)
+        endpoint.addCallback(lambda it: it.listen(door)).addCallbacks(ports.append, failed)
+    for each in given or ():
+        maybeDeferred(each.adopted, want.reactor, door).addCallbacks(ports.append, failed)
+    if len(ports) < (1 if given is None else len(given)):
+        for port in ports:
+            port.stopListening()
         return None
-    opened = OpenPort(want.text, ports[0], door)
+    opened = OpenPort(want.text, tuple(ports), door, taken)
     opened.pause()
     return opened
 

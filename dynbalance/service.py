@@ -11,14 +11,12 @@ what is in flight, then the store.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import LoopingCall
 
 from dynbalance import __version__
 from dynbalance.admin.pages import Pages
@@ -26,12 +24,12 @@ from dynbalance.change import needing_restart
 from dynbalance.config import Config
 from dynbalance.demo import DemoServers
 from dynbalance.errors import ConfigError, StartRefused
-from dynbalance.handover import MOST, Offer, Predecessor
+from dynbalance.handover import Predecessor
 from dynbalance.log import Logger
 from dynbalance.notify import Notifier, silent
 from dynbalance.orders import endpoints_of
 from dynbalance.store.choice import url_beside
-from dynbalance.store.embedded import EmbeddedStore
+from dynbalance.succession import Succession
 from dynbalance.workers.crew import Crew
 from dynbalance.workers.sockets import Inherited
 from dynbalance.works import Prepared, Works
@@ -54,6 +52,8 @@ class Node(Service):
         options, if this process is one of a crew.
     @param notifier: tells the service manager; C{None} where there is none.
     @ivar works: what it consists of.
+    @ivar serving: it lets clients in, or its crew does.
+    @ivar succession: how its place goes to another process.
     @ivar ending: the end was ordered.
     @ivar failed: the start failed after the ports were bound.
     """
@@ -67,7 +67,7 @@ class Node(Service):
         random: Callable[[], float],
         wall: Callable[[], float],
         crew: Crew | None = None,
-        inherited: Mapping[str, Inherited] | None = None,
+        inherited: Mapping[str, tuple[Inherited, ...]] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
         self.setName("dynbalance")
@@ -82,10 +82,8 @@ class Node(Service):
         self._when_serving: Deferred[None] = Deferred()
         self._demo: DemoServers | None = None
         self._predecessor: Predecessor | None = None
-        self._offer = Offer(self)
-        self._waiting: LoopingCall | None = None
-        self._serving = False
-        self.ending = self.failed = False
+        self.succession = Succession(self, reactor, crew)
+        self.serving = self.ending = self.failed = False
 
     # Beginning
 
@@ -97,7 +95,7 @@ class Node(Service):
         """
         prepared = None
         try:
-            if self._crew is None and self._inherited is None:
+            if self._inherited is None:
                 self._predecessor = Predecessor.found(
                     self._config.state_dir, endpoints_of(self._config), self._config.node
                 )
@@ -157,19 +155,22 @@ class Node(Service):
         await works.membership.start()
         works.duties.start()
         works.lag.start()
-        self._serving = True
+        self.serving = True
         if self._crew is None:
             works.traffic.accept()
         else:
             config = works.config
             url = url_beside(config.store, works.store)
             await self._crew.begin(config, works.membership.node, url)
+            if predecessor is not None:
+                self._crew.require_all()
         self._say()
-        if self._crew is None and self._inherited is None:
+        if self._inherited is None:
             replaces = predecessor is not None
-            self._offer.listen(self._reactor, works.config.state_dir, replaces)
+            self.succession.offer.listen(self._reactor, works.config.state_dir, replaces)
         if predecessor is not None:
             predecessor.serving()
+            works.own_ports()
         if self._demo is not None:
             self._demo.start()
         self._when_serving.callback(None)
@@ -227,7 +228,7 @@ class Node(Service):
     async def _reload(self, config: Config) -> None:
         works = self.works
         problems = needing_restart(works.config, config)
-        if self._waiting is not None or self._offer.under_way is not None:
+        if self.succession.under_way:
             problems.append("another process takes over, and follows its own configuration")
         if problems:
             raise ConfigError(problems)
@@ -242,11 +243,11 @@ class Node(Service):
         if self.ending:
             works.discard(prepared)
             return
-        works.follow(prepared, snapshots, accept=self._serving and self._crew is None)
+        works.follow(prepared, snapshots, accept=self.serving and self._crew is None)
         if self._crew is not None:
             await self._crew.follow(config)
 
-    def inherit(self, sockets: Mapping[str, Inherited]) -> None:
+    def inherit(self, sockets: Mapping[str, tuple[Inherited, ...]]) -> None:
         """
         The next configuration finds these, instead of those that this process
         was made with.
@@ -259,67 +260,6 @@ class Node(Service):
             self._log.error("The access log cannot be opened anew: {problem}", problem=problem)
         if self._crew is not None:
             self._crew.reopen_logs()
-
-    # Giving its place to another process
-
-    def refusal(self) -> str:
-        """Why no other process can take over now; empty if one can."""
-        if self.ending or self._waiting is not None:
-            return "it ends"
-        return "" if self._serving else "it does not serve yet"
-
-    def lendable(self) -> dict[str, socket.socket]:
-        """The listening sockets by their endpoints."""
-        return {port.text: port.socket for port in self.works.ports[:MOST]}
-
-    async def let_go(self, node: str) -> None:
-        """
-        Let go what only one process may have; traffic goes on.
-
-        @param node: the successor's name in the store; may be empty.
-        """
-        works = self.works
-        await works.duties.stop()
-        if node == works.config.node != "":
-            # Two cannot tell under one name what each of them holds.
-            await works.membership.stop()
-        if isinstance(works.store, EmbeddedStore):
-            await works.store.let_go()
-
-    async def take_back(self) -> None:
-        """The successor failed."""
-        works = self.works
-        if self.ending:
-            return
-        if isinstance(works.store, EmbeddedStore):
-            works.store.take_back()
-        if not works.membership.running:
-            await works.membership.start()
-        works.duties.start()
-        # It may have put its own there.
-        self._offer.close()
-        self._offer.listen(self._reactor, works.config.state_dir, replaces=False)
-
-    def retire(self, pid: int) -> None:
-        """Process C{pid} serves: finish, and end."""
-        works = self.works
-        self._log.info("Process {pid} has taken over; this one finishes", pid=pid)
-        self._offer.close()
-        works.traffic.leave_ports()
-        if works.admin is not None:
-            works.admin.leave()
-        works.traffic.retire()
-        end = self._reactor.seconds() + works.config.shutdown_timeout
-
-        def look() -> None:
-            if not works.traffic.active or self._reactor.seconds() >= end:
-                waiting.stop()
-                if not self.ending:
-                    self._reactor.stop()
-
-        waiting = self._waiting = LoopingCall(look)
-        waiting.clock = self._reactor
-        waiting.start(0.1)
 
     # Ending
 
@@ -336,14 +276,11 @@ class Node(Service):
 
     async def _close(self) -> None:
         works, traffic = self.works, self.works.traffic
-        patience = works.config.shutdown_timeout
+        patience = self.succession.close()
         self._notifier.stopping("finishes what is in flight", patience + FAREWELL + AFTERWARDS)
         if self._begun is not None:
             # Only half begun: what is awaited there would end into nothing.
             self._begun.cancel()
-        if self._waiting is not None and self._waiting.running:
-            self._waiting.stop()
-        self._offer.close()
         # Another node goes on with them.
         works.lag.stop()
         stopped = works.duties.stop()

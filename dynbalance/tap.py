@@ -12,11 +12,13 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 from twisted.application.service import IService
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Factory
 from twisted.logger import globalLogBeginner
 
@@ -112,7 +114,9 @@ def _end_in_order(reactor: Any, node: Node) -> None:
             reactor.callLater(0, node.cut_short)
         else:
             ordered = True
-            reactor.stop()
+            # It may have begun by itself, when another process took over.
+            with suppress(ReactorNotRunning):
+                reactor.stop()
 
     def stop(number: int, frame: object) -> None:
         reactor.callFromThread(end)

@@ -70,7 +70,7 @@ class Prepared:
     def opened(self) -> list[Opened]:
         """The listeners' ports, for workers."""
         return [
-            Opened(path, each.text, each.port)
+            Opened(path, each.text, each.ports, each.taken)
             for (path, _), each in zip(tables_of(self.config), self.listeners, strict=True)
         ]
 
@@ -92,8 +92,8 @@ class Works:
         random: Callable[[], float],
         wall: Callable[[], float],
         crew: Crew | None,
-        inherited: Mapping[str, Inherited] | None,
-        taken: Mapping[str, Inherited] | None = None,
+        inherited: Mapping[str, tuple[Inherited, ...]] | None,
+        taken: Mapping[str, tuple[Inherited, ...]] | None = None,
     ) -> None:
         """
         Nothing is opened by this.
@@ -193,6 +193,11 @@ class Works:
     def ports(self) -> list[OpenPort]:
         """Those that are open."""
         return self.traffic.ports + ([] if self.admin is None else [self.admin])
+
+    def own_ports(self) -> None:
+        """Who listened there before listens no more."""
+        for port in self.ports:
+            port.own()
 
     def discard(self, prepared: Prepared) -> None:
         """It will not be followed."""

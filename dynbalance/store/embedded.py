@@ -19,6 +19,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from dynbalance.errors import StoreUnusable
@@ -34,6 +35,12 @@ from dynbalance.store.redis import RedisStore
 
 START = 10.0
 """Seconds that a start waits for the server to have loaded its data."""
+
+TAKING = 10.0
+"""Seconds that a process which has failed may keep what was given to it."""
+
+AGAIN = 0.1
+"""Seconds between two attempts to have it back."""
 
 SOCKET_PATH = 107
 """Bytes of a unix socket's path at most."""
@@ -146,6 +153,7 @@ class EmbeddedStore(Calls):
             _Socket(reactor, self._place), reactor, prefix=prefix, timeout=timeout
         )
         self._child: Child | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<EmbeddedStore {self._place.directory} {self._child}>"
@@ -217,18 +225,33 @@ class EmbeddedStore(Calls):
             await child.stop()
         self._place.release()
 
-    def take_back(self) -> None:
+    def take_back(self) -> Deferred[None]:
         """
-        Have a server again.
+        Have a server again.  A process that was killed may keep the directory a
+        little longer than anything that tells its end.
 
-        @raise StoreUnusable: the directory is another's.
+        @return: fails with L{StoreUnusable} when the directory is another's for
+            more than L{TAKING} seconds.
         """
-        self._serve()
+        return Deferred.fromCoroutine(self._take_back())
+
+    async def _take_back(self) -> None:
+        end = self._reactor.seconds() + TAKING
+        while not self._closed:
+            try:
+                self._serve()
+            except StoreUnusable:
+                if self._reactor.seconds() >= end:
+                    raise
+            else:
+                return
+            await deferLater(self._reactor, AGAIN)
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        self._closed = True
         await self._redis.close()
         if self._child is not None:
             # Asked by TERM, the server does what SHUTDOWN does.

@@ -256,8 +256,10 @@ class Membership:
         return idle
 
     async def _stop(self) -> None:
-        if self._loop.running:
-            self._loop.stop()
+        if not self._loop.running:
+            # It has left before; by now the name may be another process's.
+            return
+        self._loop.stop()
         await self._until_idle(LEAVE)
         try:
             leaving = self._store.leave(self.node, list(self._views))

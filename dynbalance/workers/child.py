@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 
 from dynbalance.admin.crew import Live
 from dynbalance.admin.explaining import foretell
@@ -61,7 +63,7 @@ class Worker:
             orders = Orders.from_json(data, descriptors)
             return Deferred.fromCoroutine(self._follow(orders, self._node))
         if what == "end":
-            self._reactor.stop()
+            self._end()
         elif self._node is not None:
             return self._done(what, data, self._node)
         return None
@@ -78,11 +80,26 @@ class Worker:
             return [told.message, told.data]
         if what == "see":
             return Deferred.fromCoroutine(self._see(node, data))
-        if what == "cut":
+        if what == "let go":
+            return Deferred.fromCoroutine(node.succession.let_go(data))
+        if what == "take back":
+            return Deferred.fromCoroutine(node.succession.take_back())
+        if what == "retire":
+            if node.serving:
+                node.succession.retire(data)
+            else:
+                # Nobody was let in.
+                self._end()
+        elif what == "cut":
             node.cut_short()
         elif what == "reopen":
             node.reopen_logs()
         return None
+
+    def _end(self) -> None:
+        # It may have begun by itself, with nothing left to finish.
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
 
     async def _see(self, node: Node, upstream: str) -> None:
         try:

@@ -7,22 +7,23 @@ what each of them serves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from dynbalance.admin.answers import Answer
 from dynbalance.admin.crew import Lives, Matter, together
 from dynbalance.config import Config, StoreUrl
-from dynbalance.errors import ConfigError
+from dynbalance.errors import ConfigError, DynbalanceError
 from dynbalance.log import Logger
 from dynbalance.workers.lives import lives_from_json, matter_to_json
-from dynbalance.workers.orders import Orders, config_of
+from dynbalance.workers.orders import Orders, config_of, node_of
 from dynbalance.workers.process import Owner, Process
 from dynbalance.workers.sockets import Opened, Sockets
 from dynbalance.workers.sums import Sums, from_json
@@ -40,6 +41,14 @@ SCRAPE = 8.0
 
 SIGHT = 1.0
 """Seconds that it may take to tell how its servers are, or to look after them."""
+
+
+SUCCESSION = 3.0
+"""Seconds that it may take to let go what a successor must have."""
+
+
+class Incomplete(DynbalanceError):
+    """Not all workers serve."""
 
 
 class Crew:
@@ -87,7 +96,8 @@ class Crew:
         @param config: the daemon's.
         @param node: the daemon's name in the store.
         @param store: as a worker reaches it.
-        @return: fires when all serve, or after L{FIRST} seconds; never fails.
+        @return: fires when all serve, or after L{FIRST} seconds; fails only when
+            it is cancelled.
         """
         self._node, self._store = node, store
         self._switch(config)
@@ -95,18 +105,25 @@ class Crew:
         for worker in self.workers:
             worker.start()
         self._looking.start(LOOK, now=False)
-        begun: Deferred[Any] = gatherResults([each.when_serving() for each in self.workers])
-        return begun.addTimeout(FIRST, self._reactor).addBoth(self._begun)
+        # Of its own: whoever gives up waiting takes nothing from the workers.
+        begun: Deferred[None] = Deferred()
+        all_serve = gatherResults([each.when_serving() for each in self.workers])
+        all_serve.addCallback(lambda _: begun.callback(None))
+        return begun.addTimeout(FIRST, self._reactor).addErrback(self._late)
 
-    def _begun(self, _: object) -> None:
-        missing = self.size - self.serving
-        if missing:
-            self._log.error(
-                "{missing} of {size} workers do not serve after {seconds} s",
-                missing=missing,
-                size=self.size,
-                seconds=FIRST,
-            )
+    def _late(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        self._log.error(
+            "{missing} of {size} workers do not serve after {seconds} s",
+            missing=self.size - self.serving,
+            size=self.size,
+            seconds=FIRST,
+        )
+
+    def require_all(self) -> None:
+        """@raise Incomplete: not all serve."""
+        if self.serving < self.size:
+            raise Incomplete(f"{self.size - self.serving} of {self.size} workers do not serve")
 
     def follow(self, config: Config) -> Deferred[None]:
         """
@@ -132,6 +149,13 @@ class Crew:
 
         return Worker(number, start, orders, self._ended, self._reactor)
 
+    def sockets_of(self, ports: Sequence[Any]) -> tuple[socket.socket, ...]:
+        """
+        @param ports: of Twisted, as L{open} was told.
+        @return: all sockets that workers accept from there.
+        """
+        return self._sockets.of_ports(ports)
+
     def close_sockets(self) -> None:
         """Nobody else is let in."""
         self._sockets.close()
@@ -144,6 +168,34 @@ class Crew:
         if self._looking.running:
             self._looking.stop()
         ended: Deferred[Any] = gatherResults([each.end(patience) for each in self.workers])
+        return ended.addCallback(lambda _: None)
+
+    async def let_go(self, node: str) -> None:
+        """
+        Have all let go what only one process may have.
+
+        @param node: the name in the store of the daemon that takes over.
+        """
+        await self._ask_all(
+            "let go", lambda number: node_of(node, number) if node else "", SUCCESSION
+        )
+
+    async def take_back(self) -> None:
+        """Who took over failed."""
+        await self._ask_all("take back", lambda _: None, SUCCESSION)
+
+    def retire(self, successor: int, patience: float) -> Deferred[None]:
+        """
+        Another daemon goes on with the sockets.
+
+        @param successor: its process id.
+        @param patience: seconds for what is in flight.
+        @return: fires when no worker is left.
+        """
+        self._sockets.leave()
+        ended: Deferred[Any] = gatherResults(
+            [each.retire(successor, patience) for each in self.workers]
+        )
         return ended.addCallback(lambda _: None)
 
     def cut(self) -> None:
@@ -169,14 +221,14 @@ class Crew:
             self._sums.heard(number, from_json(data))
             fresh.add(number)
 
-        await self._ask_all("metrics", None, SCRAPE, hear)
+        await self._ask_all("metrics", lambda _: None, SCRAPE, hear)
         self._sums.forget(is_known)
         return [*self._sums.metrics(fresh), *self._well_being()]
 
     async def lives(self, upstream: str) -> Lives:
         """What the workers see of an upstream's servers, as one."""
         told: dict[int, Any] = {}
-        await self._ask_all("lives", upstream, SIGHT, told.__setitem__)
+        await self._ask_all("lives", lambda _: upstream, SIGHT, told.__setitem__)
         return together({number: lives_from_json(data) for number, data in told.items()})
 
     async def foretell(self, matter: Matter) -> Answer | None:
@@ -209,15 +261,22 @@ class Crew:
         """Many changes in a row are seen together."""
         while waiting := self._unseen[upstream]:
             self._unseen[upstream] = []
-            await self._ask_all("see", upstream, SIGHT, lambda number, data: None)
+            await self._ask_all("see", lambda _: upstream, SIGHT)
             for each in waiting:
                 each.callback(None)
         del self._unseen[upstream]
 
     async def _ask_all(
-        self, what: str, data: Any, patience: float, take: Callable[[int, Any], object]
+        self,
+        what: str,
+        data: Callable[[int], Any],
+        patience: float,
+        take: Callable[[int, Any], object] = lambda number, answer: None,
     ) -> None:
-        """@param take: gets each answer that comes in time, with the worker's number."""
+        """
+        @param data: what the worker of a number is told.
+        @param take: gets each answer that comes in time, with the worker's number.
+        """
 
         def miss(failure: Failure, worker: Worker) -> None:
             failure.trap(NoAnswer)
@@ -227,7 +286,7 @@ class Crew:
 
         asked = []
         for worker in self.workers:
-            answer = worker.ask(what, data, patience)
+            answer = worker.ask(what, data(worker.number), patience)
             answer.addCallbacks(partial(take, worker.number), miss, errbackArgs=(worker,))
             asked.append(answer)
         await gatherResults(asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, TypeVar
 
 from attrs import evolve, frozen
@@ -31,21 +32,24 @@ class Orders:
     """
 
     config: Config
-    sockets: Mapping[str, Inherited]
+    sockets: Mapping[str, tuple[Inherited, ...]]
 
     def to_json(self) -> dict[str, Any]:
         """The sockets' descriptors go beside it, in the same order."""
-        sockets = self.sockets.items()
         return {
             "config": document_of(self.config),
             "state_dir": self.config.state_dir,
-            "sockets": [[path, each.family, each.shared] for path, each in sockets],
+            "sockets": [
+                [path, each.family, each.shared]
+                for path, sockets in self.sockets.items()
+                for each in sockets
+            ],
         }
 
     @property
     def descriptors(self) -> list[int]:
         """Of the sockets."""
-        return [each.fd for each in self.sockets.values()]
+        return [each.fd for each in chain.from_iterable(self.sockets.values())]
 
     @classmethod
     def from_json(cls, data: dict[str, Any], descriptors: Iterable[int]) -> Orders:
@@ -53,17 +57,21 @@ class Orders:
         @param descriptors: of the sockets.
         @raise ConfigError: the configuration is another version's.
         """
-        sockets = zip(descriptors, data["sockets"], strict=False)
-        return cls(
-            evolve(build(data["config"]), state_dir=data["state_dir"]),
-            {path: Inherited(fd, family, shared) for fd, (path, family, shared) in sockets},
-        )
+        sockets: dict[str, tuple[Inherited, ...]] = {}
+        for fd, (path, family, shared) in zip(descriptors, data["sockets"], strict=False):
+            sockets[path] = (*sockets.get(path, ()), Inherited(fd, family, shared))
+        return cls(evolve(build(data["config"]), state_dir=data["state_dir"]), sockets)
 
 
 def daemon_dir(state_dir: str) -> str:
     """The state directory of the daemon that a worker's is in."""
     directory, _, _ = state_dir.rpartition(os.path.join(os.sep, _BELOW, ""))
     return directory
+
+
+def node_of(node: str, number: int) -> str:
+    """A worker's name in the store, from its parent's."""
+    return f"{node}-w{number}"
 
 
 def config_of(config: Config, node: str, number: int, workers: int, store: StoreUrl) -> Config:
@@ -77,7 +85,7 @@ def config_of(config: Config, node: str, number: int, workers: int, store: Store
     return evolve(
         config,
         workers=1,
-        node=f"{node}-w{number}",
+        node=node_of(node, number),
         demo=False,
         state_dir=os.path.join(config.state_dir, _BELOW, str(number)),
         store=evolve(config.store, url=store),

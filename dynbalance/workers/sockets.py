@@ -7,13 +7,17 @@ ports (C{SO_REUSEPORT}).  The parent keeps them all: what waits in the socket
 of a worker that died is accepted by its successor.
 
 A unix socket, or one that systemd opened, there is only once: all workers
-accept from it.
+accept from it.  So it is with sockets that another crew has left, when they are
+fewer than the workers: one more would be asked of the kernel while the other
+crew may yet go on, and who waits in it would be lost then.  When they are more, no
+queue is left alone: each worker accepts from as many as all can have alike, and
+the rest is everybody's.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -58,11 +62,14 @@ class Opened:
 
     @ivar option: path of the listener's table.
     @ivar listen: its endpoint.
+    @ivar ports: of Twisted: one, or those that another process has left.
+    @ivar taken: whether it has left them.
     """
 
     option: str
     listen: str
-    port: Any
+    ports: tuple[Any, ...]
+    taken: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -92,7 +99,7 @@ class Sockets:
         coming: dict[str, _Set] = {}
         try:
             for each in opened:
-                here = next((own for own in self._now.values() if own.port is each.port), None)
+                here = next((own for own in self._now.values() if own.ports == each.ports), None)
                 coming[each.option] = here or _Set.made(each, self._workers)
         except OSError:
             self._next = coming
@@ -110,12 +117,27 @@ class Sockets:
         given_up, self._next = self._next, {}
         self._close_unless(given_up, self._now)
 
-    def of(self, worker: int) -> Mapping[str, Inherited]:
+    def of(self, worker: int) -> Mapping[str, tuple[Inherited, ...]]:
         """
         @param worker: counted from 0.
         @return: its sockets of now by the paths of the listeners' options.
         """
         return {option: each.of(worker) for option, each in self._now.items()}
+
+    def of_ports(self, ports: Sequence[Any]) -> tuple[socket.socket, ...]:
+        """
+        @param ports: of Twisted, as they were opened.
+        @return: all sockets there; none if no listener is.
+        """
+        here = (own.sockets for own in self._now.values() if own.ports == ports)
+        return next(here, ())
+
+    def leave(self) -> None:
+        """Close the copies that are here: another process goes on with the sockets."""
+        self._abandon()
+        before, self._now = self._now, {}
+        for each in before.values():
+            each.leave()
 
     def close(self) -> None:
         """Listen no more with those that were made here, whoever has them too."""
@@ -133,20 +155,22 @@ class _Set:
     """
     The sockets of one port.
 
-    @ivar port: of Twisted, which has the first of them.
-    @ivar sockets: one for each worker; the same one for all if it is C{shared}.
+    @ivar ports: of Twisted, which have the first of them.
+    @ivar sockets: all.
+    @ivar workers: how many there are.
     """
 
-    port: Any
+    ports: tuple[Any, ...]
     sockets: tuple[socket.socket, ...]
-    shared: bool
+    workers: int
 
     @classmethod
     def made(cls, opened: Opened, workers: int) -> _Set:
         """@raise OSError: a socket cannot be had."""
-        first: socket.socket = opened.port.socket
-        if not opened.is_ours or first.family not in _SPREAD:
-            return cls(opened.port, (first,) * workers, True)
+        here: tuple[socket.socket, ...] = tuple(port.socket for port in opened.ports)
+        first = here[0]
+        if opened.taken or not opened.is_ours or first.family not in _SPREAD:
+            return cls(opened.ports, here, workers)
         # Not before it is bound: so bound, it was nobody else's.
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         mates: list[socket.socket] = []
@@ -156,16 +180,29 @@ class _Set:
             for mate in mates:
                 mate.close()
             raise
-        return cls(opened.port, (first, *mates), False)
+        return cls(opened.ports, (first, *mates), workers)
 
-    def of(self, worker: int) -> Inherited:
-        mine = self.sockets[worker]
-        return Inherited(mine.fileno(), int(mine.family), self.shared)
+    def of(self, worker: int) -> tuple[Inherited, ...]:
+        even = len(self.sockets) // self.workers
+        own = self.sockets[worker * even : (worker + 1) * even]
+        rest = self.sockets[self.workers * even :]
+        return tuple(
+            Inherited(each.fileno(), int(each.family), shared)
+            for sockets, shared in ((own, False), (rest, True))
+            for each in sockets
+        )
+
+    @property
+    def _mates(self) -> tuple[socket.socket, ...]:
+        """Those that Twisted's ports do not have."""
+        return self.sockets[len(self.ports) :]
+
+    def leave(self) -> None:
+        for mate in self._mates:
+            mate.close()
 
     def close(self) -> None:
-        if self.shared:
-            return
-        for mate in self.sockets[1:]:
+        for mate in self._mates:
             # Whoever has it too shall not go on listening.
             mate.shutdown(socket.SHUT_RDWR)
             mate.close()

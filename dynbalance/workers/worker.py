@@ -74,7 +74,7 @@ class Worker:
         self._started = 0.0
         self._next: IDelayedCall | None = None
         self._owed = 0
-        self._ended: Deferred[None] | None = None
+        self._ends: list[Deferred[None]] = []
         self._waiting: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
@@ -146,6 +146,19 @@ class Worker:
         @param patience: seconds for what is in flight.
         @return: fires when there is no process.
         """
+        return self._finish("end", None, patience)
+
+    def retire(self, successor: int, patience: float) -> Deferred[None]:
+        """
+        Have it leave its sockets to another process, finish and end.
+
+        @param successor: the process id of the daemon that goes on.
+        @param patience: see L{end}.
+        @return: see L{end}.
+        """
+        return self._finish("retire", successor, patience)
+
+    def _finish(self, order: str, data: Any, patience: float) -> Deferred[None]:
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -153,10 +166,11 @@ class Worker:
             self._over()
             return succeed(None)
         self.state = State.ENDING
-        self._ended = Deferred()
-        self._process.wire.tell("end")
+        ended: Deferred[None] = Deferred()
+        self._ends.append(ended)
+        self._process.wire.tell(order, data)
         kill = self._clock.callLater(patience + FAREWELL, self._process.kill)
-        return self._ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
+        return ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
 
     def follow(self) -> Deferred[None]:
         """
@@ -196,10 +210,12 @@ class Worker:
         """The process is no more; unless that was ordered, another one follows."""
         self._process = None
         self._on_end(self)
-        if self._ended is not None:
+        if self.state is State.ENDING:
             self._over()
-            # Later, because whoever waits may want to end the reactor.
-            self._clock.callLater(0, self._ended.callback, None)
+            ends, self._ends = self._ends, []
+            for each in ends:
+                # Later, because whoever waits may want to end the reactor.
+                self._clock.callLater(0, each.callback, None)
         else:
             self._again(why)
 

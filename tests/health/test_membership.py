@@ -484,6 +484,16 @@ class MembershipTests(TestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_stop_again(self) -> None:
+        """What has left says no second farewell: its name may be a successor's by then."""
+        self.add(9001)
+        self.successResultOf(self.membership.start())
+        self.successResultOf(self.membership.stop())
+        farewells: list[str] = []
+        self.patch(self.store, "leave", lambda node, upstreams: farewells.append(node))
+        self.successResultOf(self.membership.stop())
+        self.assertEqual([], farewells)
+
     def test_stop_without_start(self) -> None:
         """A membership that never began can be ended."""
         self.successResultOf(self.membership.stop())

@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import StoreUnavailable, StoreUnusable
-from dynbalance.store.embedded import EmbeddedStore
+from dynbalance.store.embedded import AGAIN, EmbeddedStore
 from tests.store.contract_suite import A, StoreContract, order
 from tests.store.history_suite import HistoryContract
 from tests.store.real import DEADLINE, Client, age
@@ -161,6 +161,33 @@ class EmbeddedStoreTests(TestCase):
         self.assertEqual(0, (await first.snapshot("default")).revision)
         await first.close()
         await self.opened()
+
+    async def test_taken_back(self) -> None:
+        """What was let go is had back with its data, as soon as nobody else keeps it."""
+        first = await self.opened()
+        await first.add("default", order(), "ops")
+        await first.let_go()
+        second = embedded(self.directory)
+        second.claim()
+        back = first.take_back()
+        await deferLater(clock, 2 * AGAIN)
+        self.assertNoResult(back)
+        await second.close()
+        await back
+        await until(lambda: first.available)
+        self.assertEqual(A, (await first.snapshot("default")).servers[0].order.address)
+
+    async def test_closed_while_taken_back(self) -> None:
+        """A store that is closed meanwhile has no server any more."""
+        first = await self.opened()
+        await first.let_go()
+        second = embedded(self.directory)
+        second.claim()
+        back = first.take_back()
+        await first.close()
+        await second.close()
+        await back
+        self.assertIsNone(first.pid)
 
     async def test_long_path(self) -> None:
         """A state directory too deep for a socket is fine; the socket is elsewhere."""

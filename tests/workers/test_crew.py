@@ -4,16 +4,18 @@ Tests for L{dynbalance.workers.crew} with workers that are told what to say.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from dynbalance.admin.answers import Answer
 from dynbalance.admin.crew import Matter
-from dynbalance.workers.crew import Crew
+from dynbalance.config import Config, StoreUrl
+from dynbalance.workers.crew import FIRST, Crew, Incomplete
 from dynbalance.workers.lives import matter_from_json
 from dynbalance.workers.sums import families_of, to_json
 from dynbalance.workers.wire import NoAnswer
@@ -29,6 +31,7 @@ class FakeWorker:
         self.starts = 1
         self.asked: list[tuple[str, Any, Deferred[Any]]] = []
         self.ended: list[float] = []
+        self.retired: list[int] = []
 
     def ask(self, what: str, data: Any, patience: float) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
@@ -45,11 +48,58 @@ class FakeWorker:
         self.ended.append(patience)
         return succeed(None)
 
+    def retire(self, successor: int, patience: float) -> Deferred[None]:
+        self.retired.append(successor)
+        return self.end(patience)
+
 
 def counted(picks: int, held: int) -> Any:
     """The metrics of one worker, as it says them."""
     counter = CounterMetricFamily("picks", "Choices.", value=picks)
     return to_json(families_of([counter, GaugeMetricFamily("held", "Held.", value=held)]))
+
+
+class BeginTests(TestCase):
+    """The wait for workers that begin."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.crew = Crew(2, self.clock)
+        self.waiting: list[Deferred[None]] = []
+        self.patch(self.crew, "_worker", self.worker)
+        store = StoreUrl.parse("unix:///run/x.sock")
+        self.begun = self.crew.begin(Config(), "n", store)
+
+    def worker(self, number: int) -> Any:
+        waiting: Deferred[None] = Deferred()
+        self.waiting.append(waiting)
+        return SimpleNamespace(
+            state=State.STARTING,
+            start=lambda: None,
+            look=lambda: None,
+            when_serving=lambda: waiting,
+        )
+
+    def test_all_serve(self) -> None:
+        """It lasts until the last one serves."""
+        self.waiting[1].callback(None)
+        self.assertNoResult(self.begun)
+        self.waiting[0].callback(None)
+        self.successResultOf(self.begun)
+
+    def test_late(self) -> None:
+        """It ends without those that are late, who may serve later."""
+        self.clock.advance(FIRST)
+        self.successResultOf(self.begun)
+        for each in self.waiting:
+            each.callback(None)
+
+    def test_given_up(self) -> None:
+        """An end that is ordered meanwhile is no failure of a worker's, nor a start."""
+        self.begun.cancel()
+        self.failureResultOf(self.begun, CancelledError)
+        for each in self.waiting:
+            each.callback(None)
 
 
 class CrewTests(TestCase):
@@ -171,6 +221,31 @@ class CrewTests(TestCase):
         """All are ended, each with the same patience."""
         self.successResultOf(self.crew.end(7.0))
         self.assertEqual(([7.0], [7.0]), (self.first.ended, self.second.ended))
+
+    def test_succession(self) -> None:
+        """Each lets go by its own name in the store, takes back, or retires."""
+        for node, names in (("n", ["n-w1", "n-w2"]), ("", ["", ""])):
+            let_go = Deferred.fromCoroutine(self.crew.let_go(node))
+            asked = [worker.asked[0][:2] for worker in (self.first, self.second)]
+            self.assertEqual([("let go", name) for name in names], asked)
+            self.first.answer(None)
+            self.assertNoResult(let_go)
+            # One that is gone has nothing.
+            self.second.fail()
+            self.successResultOf(let_go)
+        back = Deferred.fromCoroutine(self.crew.take_back())
+        for worker in (self.first, self.second):
+            self.assertEqual("take back", worker.asked[0][0])
+            worker.answer(None)
+        self.successResultOf(back)
+        self.successResultOf(self.crew.retire(77, 7.0))
+        self.assertEqual(([77], [7.0]), (self.second.retired, self.second.ended))
+
+    def test_all(self) -> None:
+        """Whoever takes a place takes it with all workers."""
+        self.crew.require_all()
+        self.second.state = State.STARTING
+        self.assertRaises(Incomplete, self.crew.require_all)
 
     def test_serving(self) -> None:
         """Those count that serve."""

@@ -28,11 +28,14 @@ class OrdersTests(TestCase):
         """The configuration and the sockets arrive as they were sent."""
         sent = Orders(
             evolve(config("[upstreams.a]\nqueue = 7"), demo=False),
-            {"http[0]": Inherited(4, 2, False), "stream[0]": Inherited(5, 1, True)},
+            {
+                "http[0]": (Inherited(4, 2, False), Inherited(6, 2, True)),
+                "stream[0]": (Inherited(5, 1, True),),
+            },
         )
-        self.assertEqual([4, 5], sent.descriptors)
+        self.assertEqual([4, 6, 5], sent.descriptors)
         said = json.loads(json.dumps(sent.to_json()))
-        self.assertEqual(sent, Orders.from_json(said, [4, 5]))
+        self.assertEqual(sent, Orders.from_json(said, [4, 6, 5]))
 
     def test_below_the_daemon(self) -> None:
         """From a worker's directory its daemon's is known."""

@@ -35,7 +35,7 @@ class FakeWire:
         return answer
 
     def tell(self, what: str, data: Any = None) -> None:
-        self.told.append(what)
+        self.told.append(what if data is None else f"{what} {data}")
 
 
 class FakeProcess:
@@ -69,7 +69,7 @@ class WorkerTests(TestCase):
         self.clock = Clock()
         self.processes: list[FakeProcess] = []
         self.refusal: OSError | None = None
-        self.orders = Orders(Config(), {"http[0]": Inherited(7, 2, False)})
+        self.orders = Orders(Config(), {"http[0]": (Inherited(7, 2, False),)})
         self.ended: list[int] = []
         self.worker = Worker(
             3,
@@ -221,10 +221,34 @@ class WorkerTests(TestCase):
         self.assertIs(State.ENDED, self.worker.state)
         self.assertEqual(1, len(self.processes))
 
+    def test_retire(self) -> None:
+        """It leaves its place to a successor, and is not started again."""
+        self.serve()
+        retired = self.worker.retire(77, 30.0)
+        self.assertEqual(["retire 77"], self.process.wire.told)
+        self.assertNoResult(retired)
+        self.process.end()
+        self.clock.advance(0)
+        self.successResultOf(retired)
+        self.clock.advance(100)
+        self.assertEqual(1, len(self.processes))
+
+    def test_end_while_retiring(self) -> None:
+        """Who is told to end while it finishes ends, and all who wait hear of it."""
+        self.serve()
+        retired, ended = self.worker.retire(77, 30.0), self.worker.end(1.0)
+        self.assertEqual(["retire 77", "end"], self.process.wire.told)
+        self.clock.advance(1.0 + FAREWELL)
+        self.assertTrue(self.process.killed)
+        self.process.end()
+        self.clock.advance(0)
+        self.successResultOf(retired)
+        self.successResultOf(ended)
+
     def test_follow(self) -> None:
         """A process that serves is given other orders and its sockets."""
         self.serve()
-        self.orders = Orders(Config(), {"http[0]": Inherited(8, 2, False)})
+        self.orders = Orders(Config(), {"http[0]": (Inherited(8, 2, False),)})
         followed = self.worker.follow()
         self.assertEqual((self.orders.to_json(), [8]), self.process.wire.given[-1])
         self.assertNoResult(followed)
