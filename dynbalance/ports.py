@@ -68,6 +68,15 @@ class OpenPort:
         for port in self.ports:
             port.startReading()
 
+    def let_wait(self, count: int) -> None:
+        """
+        @param count: connections that may wait in the kernel to be accepted; it
+            cuts that to C{net.core.somaxconn}.  Of a socket that is lent, who
+            lends it has said.
+        """
+        if not self.is_lent:
+            self.socket.listen(count)
+
     def close(self) -> Deferred[Any]:
         return DeferredList([maybeDeferred(port.stopListening) for port in self.ports])
 

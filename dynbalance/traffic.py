@@ -117,6 +117,7 @@ class Traffic:
         listener = listeners.make(table)
         ground = self._ground
         entrance = Entrance.to(listener, table, ours, ground.hub, ground.deadlines)
+        port.let_wait(table.backlog)
         port.door.lead_to(entrance.factory)
         return Line(table, listener, entrance, port)
 

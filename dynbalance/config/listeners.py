@@ -118,6 +118,7 @@ class HttpConfig:
         connection after one answer.
     @ivar keepalive_requests: over one connection.
     @ivar max_header_size: of a request head.
+    @ivar backlog: connections that may wait in the kernel to be accepted.
     @ivar access_log: C{off}, C{stdout} or a file.
     """
 
@@ -136,6 +137,7 @@ class HttpConfig:
     keepalive_requests: int = field(default=1000, validator=within(1, 2**31 - 1))
     max_header_size: int = field(default=32768, validator=within(1024, 2**24, "bytes"))
     max_connections: int = field(default=0, validator=COUNTS)
+    backlog: int = field(default=4096, validator=within(1, 2**31 - 1))
     access_log: str = field(default="off", validator=SOME)
 
     def __attrs_post_init__(self) -> None:
@@ -161,6 +163,7 @@ class StreamConfig:
     @ivar sni_routes: TLS server name -> upstream.
     @ivar download_rate: bytes a second to one client.
     @ivar upload_rate: bytes a second from one client.
+    @ivar backlog: as L{HttpConfig}'s.
     """
 
     listen: str = field(default="tcp:10000", validator=traffic_endpoint)
@@ -181,4 +184,5 @@ class StreamConfig:
     download_rate: int = field(default=0, validator=BYTES)
     upload_rate: int = field(default=0, validator=BYTES)
     max_connections: int = field(default=0, validator=COUNTS)
+    backlog: int = field(default=4096, validator=within(1, 2**31 - 1))
     access_log: str = field(default="off", validator=SOME)
