@@ -75,7 +75,8 @@ class OpenPort:
             lends it has said.
         """
         if not self.is_lent:
-            self.socket.listen(count)
+            for skt in self.sockets:
+                skt.listen(count)
 
     def close(self) -> Deferred[Any]:
         return DeferredList([maybeDeferred(port.stopListening) for port in self.ports])

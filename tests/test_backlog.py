@@ -19,7 +19,7 @@ _SACKED = 28
 
 def bound(port: OpenPort) -> int:
     """How many the kernel lets wait."""
-    info = port.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+    info = port.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
     found: int = struct.unpack_from("=I", info, _SACKED)[0]
     return found
 
