@@ -1,6 +1,5 @@
 """
-What the daemon needs for bodies that nobody takes, for clients that say nothing,
-and for those that have left.
+What the daemon needs for bodies that nobody takes, and for clients that say nothing.
 
 C{python -m bench.memory} is the same at length.
 """
@@ -8,12 +7,9 @@ C{python -m bench.memory} is the same at length.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable
 
 from dynbalance.invariants import VARIABLE
 from tests.endtoend.daemon import Daemon
@@ -25,18 +21,12 @@ from tests.endtoend.harness import (
     ask,
     wait_until,
 )
-from tests.endtoend.holdings import Holdings
 from tests.endtoend.servers import Nginx
 
 MIB = 1 << 20
 SIZE = 256 * MIB
 PART = 65536
 CHUNK = b"%x\r\n%s\r\n" % (PART, bytes(PART))
-LEAVING = struct.pack("ii", 1, 0)
-"""Of C{SO_LINGER}: a reset instead of an end."""
-
-Leave = Callable[[socket.socket], None]
-
 
 class Pouring:
     """
@@ -198,83 +188,3 @@ class IdleTests(EndToEndCase):
                 self.assertIn(b" 200 ", client.recv(4096))
             self.assertLess((process.memory() - before) / self.NUMBER, 4096)
         wait_until(lambda: process.descriptors() <= descriptors, "all to be gone")
-
-
-class LeavingTests(EndToEndCase):
-    """Ten thousand connections that end in each way."""
-
-    EACH = 2000
-    ROUND = 50
-    PIPES = 150
-    """Descriptors of pipes that are kept for the next ones."""
-
-    def setUp(self) -> None:
-        files = self.directory("files")
-        with open(os.path.join(files, "big"), "wb") as big:
-            big.truncate(64 * MIB)
-        server = Nginx(self, "one", files)
-        self.daemon = Daemon(
-            self,
-            servers=f'[{{ address = "{server.address}" }}]',
-            upstream={"max_idle_time": 0.5},
-        )
-        self.http, self.stream = self.daemon.http, self.daemon.stream
-
-    def come(self, port: int, words: bytes, leave: Leave, number: int) -> None:
-        for _ in range(number // self.ROUND):
-            clients = [
-                socket.create_connection((LOOPBACK, port), BOUND) for _ in range(self.ROUND)
-            ]
-            for client in clients:
-                client.sendall(words)
-            for client in clients:
-                with client:
-                    leave(client)
-
-    def come_and_go(self, number: int) -> None:
-        """So many in each of the ways."""
-        small = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        big = b"GET /files/big HTTP/1.1\r\nHost: a\r\n\r\n"
-        self.come(self.http, small, to_the_end, number)
-        self.come(self.http, small[:-5], at_once, number)
-        self.come(self.http, big, in_the_middle, number)
-        self.come(self.stream, small, to_the_end, number)
-        self.come(self.stream, big, in_the_middle, number)
-
-    def settle(self) -> None:
-        """Wait until nobody is served, and no connection is kept."""
-        nothing = dict.fromkeys(self.daemon.status(), 0)
-        wait_until(lambda: self.daemon.counts() == nothing, "all counts to be 0")
-
-    def test_leaving(self) -> None:
-        """
-        When all have left, there are no more objects, timers and descriptors than
-        before, and hardly more memory.
-        """
-        self.come_and_go(2 * self.ROUND)
-        self.settle()
-        before = Holdings.of(self.daemon)
-        self.come_and_go(self.EACH)
-        self.settle()
-        end = time.monotonic() + BOUND
-        while more := Holdings.of(self.daemon).beyond(before, self.PIPES, 8 * MIB):
-            if time.monotonic() > end:
-                break
-            time.sleep(0.1)
-        self.assertEqual([], more)
-
-
-def to_the_end(client: socket.socket) -> None:
-    """The client hears all."""
-    while client.recv(65536):
-        pass
-
-
-def at_once(client: socket.socket) -> None:
-    """The client hears nothing."""
-
-
-def in_the_middle(client: socket.socket) -> None:
-    """The client hears a little, and its machine resets the connection."""
-    client.recv(1024)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LEAVING)
