@@ -14,6 +14,6 @@ L{dynbalance.net.hellopeek} looks at what L{dynbalance.net.clienthello} reads.
 
 TLS: L{dynbalance.net.tls} says who we are and whom we believe, out of the
 files that L{dynbalance.net.pemfiles} reads; L{dynbalance.net.tlstransport} is
-a connection, L{dynbalance.net.tlsport} accepts, L{dynbalance.net.tlsdial}
-connects.
+a connection, L{dynbalance.net.stacked} what it leaves to the one beneath;
+L{dynbalance.net.tlsport} accepts, L{dynbalance.net.tlsdial} connects.
 """

@@ -27,19 +27,18 @@ from twisted.internet.interfaces import (
     INegotiated,
     IPushProducer,
 )
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dynbalance.net.pemfiles import reasons
+from dynbalance.net.stacked import Stacked
 from dynbalance.net.tls import Refused, expected_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
-    from dynbalance.net.transport import WriteThrough
 
 LINGER = 5.0
 """Seconds that a server has to take our end, if it was not heard before."""
@@ -58,19 +57,16 @@ class Above(typing.Protocol):
 
 
 @implementer(INegotiated, IPushProducer, IConsumer, IHalfCloseableProtocol)
-class TlsTransport(Protocol):
+class TlsTransport(Stacked):
     """
     @param connection: whose state says which side we are.
     @param clock: calls later.
-    @param peer: what L{getPeer} answers; the other end of the transport
-        beneath if that is C{None}.
+    @param peer: see L{Stacked}.
     @param linger: the peer may say something after the handshake that is not
         for the protocol, as servers do with their tickets.  To close with that
         unread would be a reset, and cost the peer what we have written.
     @ivar disconnecting: we were asked to close.
     """
-
-    transport: WriteThrough
 
     def __init__(
         self,
@@ -80,12 +76,12 @@ class TlsTransport(Protocol):
         peer: Any = None,
         linger: bool = False,
     ) -> None:
+        super().__init__(peer)
         self.disconnecting = False
         self._connection = connection
         self._clock = clock
         # Gone once it was told, so that no circle is left of the two.
         self._above: Above | None = above
-        self._peer = peer
         self._protocol: Any = None
         self._established = False
         # No TLS any more: whatever still comes or is written is dropped.
@@ -372,26 +368,6 @@ class TlsTransport(Protocol):
         if self._producing:
             self._producing = False
             self.transport.unregisterProducer()
-
-    # What is beneath answers this as it is.
-
-    def getPeer(self) -> Any:
-        return self._peer if self._peer is not None else self.transport.getPeer()
-
-    def getHost(self) -> Any:
-        return self.transport.getHost()
-
-    def getTcpNoDelay(self) -> bool:
-        return bool(self.transport.getTcpNoDelay())
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        self.transport.setTcpNoDelay(enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        return bool(self.transport.getTcpKeepAlive())
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        self.transport.setTcpKeepAlive(enabled)
 
 
 def _words(failed: Exception) -> str:
