@@ -21,8 +21,9 @@ would move each of them twice.
 from __future__ import annotations
 
 import ipaddress
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import ClassVar
 from zlib import crc32
@@ -30,6 +31,7 @@ from zlib import crc32
 from dynbalance.balancer.address import Address
 from dynbalance.balancer.foresight import Foresight, certain, highest_current
 from dynbalance.balancer.means import Means
+from dynbalance.balancer.ring import Ring
 from dynbalance.balancer.roundrobin import RoundRobin
 from dynbalance.balancer.server import Server
 
@@ -41,6 +43,12 @@ POINTS = 160
 
 MOST_POINTS = 2_000_000
 """Points on a ring at most: servers of enormous weights get fewer points each."""
+
+_PART, _LONG_PART = 0.001, 0.01
+"""Seconds for which one request works on a ring that has changed."""
+
+_SELDOM = 0.1
+"""Seconds between two requests with which there are few, so that each may work longer."""
 
 
 class WeightHash(RoundRobin):
@@ -139,12 +147,19 @@ class ConsistentHash(RoundRobin):
     """
     C{hash} with C{consistent}.
 
-    The ring is made when it is first needed after a change.  The points of a
-    server depend on its address and weight alone.  Servers with one address
-    have the points of the heaviest of them together, and serve in turn there.
+    The points of a server depend on its address and weight alone.  Servers with one
+    address have the points of the heaviest of them together, and serve in turn there.
+
+    Until the first request the ring is made whole at each change, since nobody waits
+    for a node that begins.  Afterwards those who ask do a small part of what has
+    changed each: servers that left have no keys any more, and those that came get theirs
+    one after the other.
     """
 
-    __slots__ = ("_alike", "_means", "_members", "_owners", "_points", "_ring", "_shared")
+    __slots__ = (
+        "_alike", "_asked", "_by_address", "_counts", "_last", "_means", "_ring", "_weights",
+        "_work",
+    )  # fmt: skip
 
     wants_key: ClassVar[bool] = True
     gradual: ClassVar[bool] = False
@@ -154,27 +169,91 @@ class ConsistentHash(RoundRobin):
         self._means = means
         # Of several servers with one address the heaviest -> all of them.
         self._alike: dict[Server, RoundRobin] = {}
-        # Each server's points; of those that stayed they are not made again.
-        self._members: dict[Server, tuple[int, ...]] = {}
-        self._owners: dict[int, Server] = {}
-        # Points that more than one server has.
-        self._shared: set[int] = set()
-        self._points: list[int] = []
-        self._ring = False
+        self._weights: dict[Server, int] = {}
+        self._by_address: dict[Address, Server] = {}
+        # The servers that have points, or will have them, and how many.
+        self._counts: dict[Server, int] = {}
+        self._ring = Ring(0, self._rank)
+        self._work: deque[Iterator[None]] = deque()
+        self._asked = False
+        self._last = 0.0
 
     def arrange(self, servers: Sequence[Server]) -> None:
         super().arrange(servers)
-        self._ring = False
+        weights = {server: server.weight for server in servers}
+        former, self._weights = self._weights, weights
+        changed = [server for server, weight in former.items() if weights.get(server) != weight]
+        changed += [server for server in weights if server not in former]
+        # One after the other where that is all there is to it, as it mostly is.
+        most = max(sum(former.values()), sum(weights.values())) * POINTS
+        news = None if self._alike or most > MOST_POINTS else self._recount(changed)
+        if news is None:
+            news = self._count_anew()
+        if news:
+            self._follow(news)
+        if not self._asked:
+            self._finish()
+
+    def _recount(self, changed: list[Server]) -> dict[Server, int] | None:
+        """
+        @return: the points of those that have others now; C{None} where that depends
+            on more than each of them: some have the same address.
+        """
+        here = self._weights
+        for server in changed:
+            self._by_address.pop(server.address, None)
+        for server in changed:
+            if server in here and self._by_address.setdefault(server.address, server) != server:
+                return None
+        return {server: here.get(server, 0) * POINTS for server in changed}
+
+    def _count_anew(self) -> dict[Server, int]:
+        """Likewise, of all."""
+        wanted = self._wanted_counts()
+        self._by_address = {server.address: server for server in wanted}
+        gone = {server: 0 for server in self._counts if server not in wanted}
+        return gone | {s: count for s, count in wanted.items() if self._counts.get(s) != count}
+
+    def _follow(self, news: Mapping[Server, int]) -> None:
+        """@param news: servers and the points that they have now; none for those that left."""
+        before = {server: self._counts.pop(server, 0) for server in news}
+        stay = dict(self._counts) if not self._ring.bears(self._sum(news)) else None
+        self._counts.update((server, count) for server, count in news.items() if count)
+        if stay is not None:
+            # Few, beside those that come or left.
+            self._work.clear()
+            self._ring = Ring(sum(self._counts.values()), self._rank)
+            self._ring.fill(stay if self._asked else self._counts)
+            if not self._asked:
+                return
+        else:
+            for server, count in before.items():
+                self._take_out(server, count)
+        for server, count in news.items():
+            if count:
+                self._work.append(self._ring.put(server, count))
+
+    def _sum(self, news: Mapping[Server, int]) -> int:
+        return sum(self._counts.values()) + sum(news.values())
+
+    def _take_out(self, server: Server, count: int) -> None:
+        slot = self._ring.drop(server)
+        if slot is not None:
+            self._work.append(self._ring.sweep(slot, server.address, count))
 
     def take_for(self, key: bytes, tried: Collection[Server]) -> Server | None:
         if len(self._servers) < 2:
             return self.take()
-        if not self._ring:
-            self._make_ring()
-        points, owners, alike = self._points, self._owners, self._alike
-        place = bisect_left(points, crc32(key))
-        for step in range(_MISSES + 1):
-            server = owners[points[(place + step) % len(points)]]
+        self._asked = True
+        if self._work:
+            self._go_on()
+        alike = self._alike
+        point = crc32(key)
+        first = None if alike else self._ring.at(point)
+        if first is not None and first.usable:
+            self.claim(first)
+            return first
+        for server in islice(self._ring.after(point), _MISSES + 1):
             if alike and server in alike:
                 next_one = alike[server].take()
                 if next_one is not None:
@@ -187,34 +266,41 @@ class ConsistentHash(RoundRobin):
     def foresee(self, usable: Sequence[Server], key: bytes) -> Foresight:
         if not key or len(self._servers) < 2:
             return super().foresee(usable, key)
-        if not self._ring:
-            self._make_ring()
-        place = bisect_left(self._points, crc32(key))
-        for step in range(_MISSES + 1):
-            server = self._owners[self._points[(place + step) % len(self._points)]]
+        for server in islice(self._ring.after(crc32(key)), _MISSES + 1):
             among = self._alike[server].members if server in self._alike else (server,)
             good = [member for member in among if member.usable]
             if good:
                 return certain(server) if len(among) == 1 else highest_current(good)
         return super().foresee(usable, key)
 
-    def _make_ring(self) -> None:
+    def _go_on(self) -> None:
+        """Do a part of what has changed; a larger one where few ask."""
+        now = self._means.now
+        seldom = now() - self._last > _SELDOM
+        end = now() + (_LONG_PART if seldom else _PART)
+        while self._work:
+            for _ in self._work[0]:
+                if now() >= end:
+                    self._last = now()
+                    return
+            self._work.popleft()
+
+    def _finish(self) -> None:
+        for work in self._work:
+            for _ in work:
+                pass
+        self._work.clear()
+
+    def _rank(self, server: Server) -> int:
+        """The place in the list, of those with one address that of the first."""
+        first = self._alike[server].members[0] if server in self._alike else server
+        return self._servers.index(first)
+
+    def _wanted_counts(self) -> dict[Server, int]:
         heaviest = self._heaviest()
         wanted = sum(server.weight for server in heaviest) * POINTS
-        part = min(1.0, MOST_POINTS / wanted)
-        former, self._members = self._members, {}
-        for server in heaviest:
-            count = max(1, int(server.weight * POINTS * part))
-            points = former.get(server)
-            if points is None or len(points) != count:
-                points = _points_of(server.address, count)
-            self._members[server] = points
-        gone = [s for s, points in former.items() if self._members.get(s) is not points]
-        fresh = [s for s, points in self._members.items() if former.get(s) is not points]
-        few = 4 * (len(gone) + len(fresh)) <= len(former)
-        if not (few and self._mend([former[server] for server in gone], fresh)):
-            self._make_anew()
-        self._ring = True
+        part = min(1.0, MOST_POINTS / wanted) if wanted else 1.0
+        return {server: max(1, int(server.weight * POINTS * part)) for server in heaviest}
 
     def _heaviest(self) -> list[Server]:
         """Of each address one server; notes those that have an address together."""
@@ -230,54 +316,3 @@ class ConsistentHash(RoundRobin):
                 turns = self._alike[first] = RoundRobin(self._means)
                 turns.arrange(servers)
         return heaviest
-
-    def _mend(self, gone: list[tuple[int, ...]], fresh: list[Server]) -> bool:
-        """
-        Take points out of the ring and put some in.
-
-        @return: whether that was possible; not where servers share a point,
-            since then their order decides.
-        """
-        owners = self._owners
-        out = {point for points in gone for point in points}
-        into = {point: server for server in fresh for point in self._members[server]}
-        unique = len(into) == sum(len(self._members[server]) for server in fresh)
-        if not (unique and owners.keys().isdisjoint(into) and self._shared.isdisjoint(out)):
-            return False
-        if out:
-            for point in out:
-                del owners[point]
-            self._points = [point for point in self._points if point not in out]
-        if into:
-            owners.update(into)
-            self._points.extend(into)
-            # What was in order stays so, which makes this a merge.
-            self._points.sort()
-        return True
-
-    def _make_anew(self) -> None:
-        owners: dict[int, Server] = {}
-        self._shared = set()
-        # Backwards, since of two servers with the same point the first has it.
-        for server in reversed(self._members):
-            mine = dict.fromkeys(self._members[server], server)
-            if not owners.keys().isdisjoint(mine):
-                self._shared.update(owners.keys() & mine.keys())
-            owners.update(mine)
-        self._owners = owners
-        self._points = sorted(owners)
-
-
-def _points_of(address: Address, count: int) -> tuple[int, ...]:
-    if address.is_unix:
-        name = address.path.encode() + b"\0"
-    else:
-        host, _, port = str(address).rpartition(":")
-        name = host.encode() + b"\0" + port.encode()
-    base = crc32(name)
-    points = []
-    point = 0
-    for _ in range(count):
-        point = crc32(point.to_bytes(4, "little"), base)
-        points.append(point)
-    return tuple(points)

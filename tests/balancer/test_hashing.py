@@ -12,11 +12,12 @@ from zlib import crc32
 
 from twisted.trial.unittest import TestCase
 
-from dynbalance.balancer import hashing
+from dynbalance.balancer import hashing, ring
 from dynbalance.balancer.address import Address
 from dynbalance.balancer.hashing import POINTS, ConsistentHash, WeightHash
 from dynbalance.balancer.means import Means
 from dynbalance.balancer.options import UpstreamOptions
+from dynbalance.balancer.ring import Ring
 from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import FileServer, Upstream
 from dynbalance.store.contract import Intent, ServerOrder
@@ -71,6 +72,18 @@ def plain_order(text: str, weight: int = 1) -> ServerOrder:
     )
 
 
+def ring_of(made: Upstream) -> Ring:
+    """That of the primaries."""
+    policy = made._primaries
+    assert isinstance(policy, ConsistentHash)
+    return policy._ring
+
+
+def owners(made: Upstream) -> list[tuple[int, str]]:
+    """The points of its ring in their order, and whose they are."""
+    return [(point, server.key) for point, server in ring_of(made).owned.items()]
+
+
 def walks(made: Upstream, letters: dict[str, str], keys: list[str]) -> str:
     """For each key the servers that are tried until there is none."""
     words = []
@@ -95,6 +108,25 @@ def keyed(policy: str, consistent: bool = True, servers: str = "ab") -> Upstream
     )
     made.apply(snapshot(*map(order, servers)))
     return made
+
+
+class Ticking:
+    """A clock; to look at it takes half a millisecond."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        self.at += 0.0005
+        return self.at
+
+
+def led_key(made: Upstream, key: bytes) -> str:
+    """The server that a key leads to."""
+    lease = made.choose((), key)
+    assert lease is not None
+    lease.release()
+    return lease.server.key
 
 
 def led(made: Upstream, keys: list[bytes]) -> str:
@@ -282,17 +314,14 @@ class ConsistentTests(TestCase):
         for was, now in zip(before, after, strict=True):
             self.assertIn(now, (was, "a"))
 
-    def test_ring_is_made_when_it_is_needed(self) -> None:
-        """Many changes without a request make no ring; a second request makes none."""
+    def test_ring_is_made_before_the_first_request(self) -> None:
+        """The ring is there when servers are; requests do not touch it."""
         made = keyed("hash", servers="ab")
-        ring = made._primaries
-        assert isinstance(ring, ConsistentHash)
-        self.assertEqual(ring._points, [])
-        led(made, MANY[:1])
-        points = ring._points
-        self.assertEqual(len(points), 2 * POINTS)
+        points = ring_of(made)
+        self.assertEqual(len(points.owned), 2 * POINTS)
         led(made, MANY[:5])
-        self.assertIs(ring._points, points)
+        self.assertIs(ring_of(made), points)
+        self.assertEqual(points.size, 2 * POINTS)
 
     def check_changes(self) -> None:
         """After each of some changes, small and large, the ring is as if made anew."""
@@ -308,14 +337,8 @@ class ConsistentTests(TestCase):
             led(made, MANY[:1])
             fresh = upstream(*servers, policy="hash")
             led(fresh, MANY[:1])
-            ring, other = made._primaries, fresh._primaries
-            assert isinstance(ring, ConsistentHash)
-            assert isinstance(other, ConsistentHash)
-            self.assertEqual(ring._points, sorted(other._owners))
-            self.assertEqual(
-                [ring._owners[point].key for point in ring._points],
-                [other._owners[point].key for point in other._points],
-            )
+            self.assertEqual(owners(made), owners(fresh))
+            self.assertEqual(ring_of(made).size, ring_of(fresh).size)
 
     def test_ring_is_mended(self) -> None:
         """A changed ring has the points of those that are there, and no other."""
@@ -324,12 +347,88 @@ class ConsistentTests(TestCase):
     def test_shared_points(self) -> None:
         """So it has where servers share points: the first in the list has them."""
         for mask in (0xFFFFF, 0xFFF):
-            self.patch(hashing, "crc32", lambda *data, mask=mask: crc32(*data) & mask)
+            for module in (hashing, ring):
+                self.patch(module, "crc32", lambda *data, mask=mask: crc32(*data) & mask)
             self.check_changes()
+
+    def busy(self, count: int) -> tuple[Upstream, Ticking, list[ServerOrder]]:
+        """Some servers of whom somebody has asked, and their clock."""
+        now = Ticking()
+        made = Upstream("busy", "hash", (), now, Random(1).random)
+        orders = [plain_order(f"10.0.{n >> 8}.{n & 255}:80") for n in range(2 * count)]
+        made.apply(snapshot(*orders[:count]))
+        led(made, MANY[:1])
+        return made, now, orders
+
+    def test_bit_by_bit(self) -> None:
+        """
+        When many servers have come, each request does a bounded part of what is to be
+        done, and is led as before or to a new one; in the end all are led as if the ring
+        was made anew.
+        """
+        made, now, orders = self.busy(100)
+        made.apply(snapshot(*orders, revision=2))
+        fresh = upstream(*orders, policy="hash")
+        before, after = upstream(*orders[:100], policy="hash"), owners(fresh)
+        new = [order.address for order in orders[100:]]
+        requests = 0
+        while ring_of(made).size < 200 * POINTS:
+            key = MANY[requests % len(MANY)]
+            began = now.at
+            server = led_key(made, key)
+            self.assertLess(now.at - began, 0.02)
+            self.assertIn(server, (led_key(before, key), *new))
+            requests += 1
+            self.assertLess(requests, 1000)
+        self.assertEqual(owners(made), after)
+        self.assertGreater(requests, 20)
+
+    def test_gone_at_once(self) -> None:
+        """Servers that left have no keys from then on, though their points are there yet."""
+        made, _, orders = self.busy(100)
+        made.apply(snapshot(*orders[::3][:30], revision=2))
+        fresh = upstream(*orders[::3][:30], policy="hash")
+        self.assertGreater(ring_of(made).size, 30 * POINTS)
+        self.assertEqual(owners(made), owners(fresh))
+        for key in MANY[:300]:
+            self.assertEqual(led_key(made, key), led_key(fresh, key))
+        self.assertEqual(ring_of(made).size, 30 * POINTS)
+
+    def test_gone_before_it_was_there(self) -> None:
+        """A server that leaves while its points come leaves none; it may come again."""
+        made, _, orders = self.busy(100)
+        for revision in range(2, 12):
+            made.apply(snapshot(*orders[: 100 if revision % 2 else 200], revision=revision))
+            led(made, MANY[:3])
+        made.apply(snapshot(*orders[:150], revision=12))
+        fresh = upstream(*orders[:150], policy="hash")
+        for _ in range(1000):
+            led(made, MANY[:1])
+        self.assertEqual(owners(made), owners(fresh))
+        self.assertEqual(ring_of(made).size, 150 * POINTS)
+        slots = len(ring_of(made)._servers)
+        for revision in range(13, 33):
+            made.apply(snapshot(*orders[: 150 if revision % 2 else 100], revision=revision))
+            for _ in range(300):
+                led(made, MANY[:1])
+        self.assertEqual(len(ring_of(made)._servers), slots)
+
+    def test_much_larger_and_smaller(self) -> None:
+        """A ring that becomes a hundred times as large, or as small, is another one."""
+        made, _, orders = self.busy(200)
+        for count in (2, 400, 2):
+            former = ring_of(made)
+            made.apply(snapshot(*orders[:count], revision=count))
+            for _ in range(1000):
+                led(made, MANY[:1])
+            fresh = upstream(*orders[:count], policy="hash")
+            self.assertIsNot(ring_of(made), former)
+            self.assertEqual(owners(made), owners(fresh))
+            self.assertEqual(ring_of(made).size, count * POINTS)
 
     def test_first_owns_a_shared_point(self) -> None:
         """Of two servers with the same point the one that is listed first has it."""
-        self.patch(hashing, "_points_of", lambda address, count: (7, 8))
+        self.patch(ring, "points_of", lambda address, count: (7, 8))
         made = keyed("hash", servers="ab")
         self.assertEqual(led(made, MANY[:20]), 20 * "a")
 
@@ -337,34 +436,34 @@ class ConsistentTests(TestCase):
         """A server that goes out and comes back does not touch the ring."""
         made = keyed("hash", servers="abc")
         led(made, MANY[:1])
-        ring = made._primaries
-        assert isinstance(ring, ConsistentHash)
-        points = ring._points
+        points = ring_of(made)
         gone = record(order("b"), expired=True)
         made.apply(snapshot(order("a"), gone, order("c"), revision=2))
         led(made, MANY[:1])
-        self.assertIs(ring._points, points)
+        self.assertIs(ring_of(made), points)
+        self.assertEqual(points.size, 3 * POINTS)
 
     def test_enormous_weights(self) -> None:
         """Weights beyond measure give a ring of bounded size, shared as they say."""
         self.patch(hashing, "MOST_POINTS", 4000)
         made = upstream(order("a", 10_000), order("b", 30_000), policy="hash")
         word = led(made, MANY)
-        ring = made._primaries
-        assert isinstance(ring, ConsistentHash)
-        self.assertApproximates(len(ring._points), 4000, 10)
+        self.assertApproximates(ring_of(made).size, 4000, 10)
         self.assertApproximates(word.count("a") / 3000, 1 / 4, 0.05)
+        for revision, weights in enumerate(((3, 10_000), (3, 2), (1, 2)), 2):
+            orders = list(map(order, "ab", weights))
+            made.apply(snapshot(*orders, revision=revision))
+            led(made, MANY[:1])
+            self.assertEqual(owners(made), owners(upstream(*orders, policy="hash")))
 
     def test_points(self) -> None:
         """The first points of a server, worked out by the formula."""
         made = keyed("hash", servers="ab")
-        led(made, MANY[:1])
-        ring = made._primaries
-        assert isinstance(ring, ConsistentHash)
+        owned = ring_of(made).owned
         first = crc32(b"a\x0080" + bytes(4))
         second = crc32(b"a\x0080" + first.to_bytes(4, "little"))
         for point in (first, second):
-            self.assertIs(ring._owners[point], only(made, "a"))
+            self.assertIs(owned[point], only(made, "a"))
 
 
 class AddressKeyTests(TestCase):
@@ -413,7 +512,7 @@ class MissesTests(TestCase):
     def ring(self, misses: int) -> str:
         """The same on a ring where the key has so many points of a before it."""
         points = {"a": range(misses), "b": (2**32 - 1,), "c": range(misses, 200)}
-        self.patch(hashing, "_points_of", lambda address, count: tuple(points[address.host]))
+        self.patch(ring, "points_of", lambda address, count: tuple(points[address.host]))
         self.patch(hashing, "crc32", lambda key: 0)
         made = keyed("hash", servers="abc")
         out = record(order("a"), intent=Intent.DISABLE)
