@@ -75,14 +75,14 @@ class OnlyThat:
 class Place:
     """
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
-    @ivar bucket: likewise.
+    @ivar due: likewise.
     """
 
-    __slots__ = ("_begun", "_owner", "_timers", "_upstream", "bucket", "deadline")
+    __slots__ = ("_begun", "_owner", "_timers", "_upstream", "deadline", "due")
 
     def __init__(self, upstream: Upstream, timers: Timers, owner: Owner) -> None:
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self._upstream = upstream
         self._begun = timers.now()
         self._timers = timers

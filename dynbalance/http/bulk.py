@@ -14,14 +14,14 @@ from dynbalance.net.pipes import SPLICE
 from dynbalance.net.transport import RECEIVE, ClientTransport
 
 if TYPE_CHECKING:
-    from dynbalance.http.connection import ServerConnection
     from dynbalance.http.exchange import Exchange
+    from dynbalance.http.responsereader import ResponseReader
 
 LEAST = 2 * RECEIVE
 """Bytes that are to come at least: below it the pipe costs more than it saves."""
 
 
-def pass_beside(connection: ServerConnection, exchange: Exchange, size: int) -> Bulk | None:
+def pass_beside(connection: ResponseReader, exchange: Exchange, size: int) -> Bulk | None:
     """
     Let the next C{size} bytes from the server go to the client unseen.
 

@@ -87,7 +87,7 @@ class HookedExchange(Exchange):
     _in_a_row: int
     # While the hook waits; see L{dynbalance.net.deadlines.Timed}.
     deadline = inf
-    bucket = 0
+    due = inf
 
     def follow_hook(self, origin: Origin, write: Write) -> None:
         """To be called before L{start}, with what L{hooked} knows."""

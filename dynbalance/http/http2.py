@@ -26,7 +26,7 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 
-from dynbalance.http.channel import LINGER
+from dynbalance.http.clientconnection import LINGER
 from dynbalance.http.fields import MAX_FIELDS
 from dynbalance.http.http2frames import GOAWAY, PREFACE, BadFrames, Frame, FrameReader
 from dynbalance.http.http2stream import Stream
@@ -80,7 +80,7 @@ class Http2Client(Protocol):
     @ivar suffix: see L{dynbalance.http.channel.Channel}.
     @ivar streams: whose response is not sent to its end, by number.
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
-    @ivar bucket: likewise.
+    @ivar due: likewise.
     """
 
     transport: Any
@@ -92,7 +92,7 @@ class Http2Client(Protocol):
         self.suffix = listener.forwarding.origin(client, listener.scheme, b"").fields
         self.streams: dict[int, Stream] = {}
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self._requests = 0
         most = listener.settings.max_header_size
         self._frames = FrameReader(2 * most, listener.deadlines.now)

@@ -45,13 +45,13 @@ class Stream(NoBareSocket):
     @ivar pending: bytes that wait for the client.
     @ivar finished: nothing comes after them.
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
-    @ivar bucket: likewise.
+    @ivar due: likewise.
     """
 
     __slots__ = (
         "_began", "_bytes_out", "_connection", "_continue", "_exchange", "_feeding", "_full",
         "_head", "_heard_all", "_held", "_limit", "_listener", "_open", "_out", "_size", "_status",
-        "_told_all", "_unread", "_untaken", "bucket", "client", "deadline", "finished", "number",
+        "_told_all", "_unread", "_untaken", "client", "deadline", "due", "finished", "number",
         "pending", "suffix",
     )  # fmt: skip
 
@@ -62,7 +62,7 @@ class Stream(NoBareSocket):
         self.pending = 0
         self.finished = False
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self._connection = connection
         self._listener = connection.listener
         self._exchange: Exchange | MountedAdmin | None = None

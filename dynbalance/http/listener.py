@@ -68,6 +68,7 @@ class HttpListener(Factory):
     @param upstreams: by name.
     @param mounted: the admin API under C{/upstream/}, if it is served here.
     @ivar draining: no request after the one under way.
+    @ivar carries: requests that a connection may carry.
     @ivar accepted: connections so far.
     @ivar rejected: connections closed for C{max_connections}.
     @ivar requests: so far.
@@ -93,6 +94,7 @@ class HttpListener(Factory):
         self.forwarding = Forwarding(settings.trusted_proxies)
         self.channels: set[Client] = set()
         self.draining = False
+        self.carries = settings.keepalive_requests if settings.keepalive_timeout > 0 else 0
         self.accepted = 0
         self.rejected = 0
         self.requests = 0
@@ -221,12 +223,14 @@ class HttpListener(Factory):
         cut off: its next request may be on the way.
         """
         self.draining = True
+        self.carries = 0
         for channel in list(self.channels):
             channel.retire()
 
     def drain(self) -> None:
         """Let each client's request under way be its last."""
         self.draining = True
+        self.carries = 0
         for channel in list(self.channels):
             channel.drain()
 

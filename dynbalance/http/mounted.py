@@ -64,6 +64,9 @@ class Asker(Protocol):
 class MountedAdmin:
     """One call of the API."""
 
+    # It refuses what is too large in its own words.
+    max_body = 0
+
     _log = Logger()
 
     def __init__(self, mount: Mount, front: Asker, head: RequestHead, client: str) -> None:

@@ -16,3 +16,6 @@ class Phase(Enum):
     BODY = "reading a response"
     TUNNEL = "tunnel"
     CLOSED = "closed"
+
+
+DIALING, IDLE, HEAD, BODY, TUNNEL, CLOSED = Phase

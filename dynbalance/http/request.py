@@ -72,6 +72,7 @@ class RequestHead:
     @ivar kept: name and whole line of each field that is passed on as it is.
     @ivar forward: the start of the request to the server: request line, Host,
         the kept lines and the framing, without the closing empty line.
+    @ivar block: all of it, as it came; empty if that was long.
     """
 
     method: bytes
@@ -86,6 +87,7 @@ class RequestHead:
     forwarded_for: bytes
     kept: tuple[Field, ...]
     forward: bytes
+    block: bytes
 
     @property
     def path(self) -> bytes:
@@ -198,6 +200,7 @@ def _parse(block: bytes) -> RequestHead:
         forwarded_for=b", ".join(seen.get(b"x-forwarded-for", [])),
         kept=kept,
         forward=compose(method, target, host, [line for _, line in kept], length, upgrade),
+        block=block if len(block) <= _KEPT else b"",
     )
 
 

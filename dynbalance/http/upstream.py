@@ -137,7 +137,10 @@ class HttpUpstream:
             idle = self.idle[connection.server] = []
         idle.append(connection)
         self.oldest[connection] = None
-        self.deadlines.set(connection, settings.max_idle_time)
+        deadlines = self.deadlines
+        connection.deadline = deadline = deadlines.now() + settings.max_idle_time
+        if deadline < connection.due:
+            deadlines.watch(connection)
 
     def forget(self, connection: ServerConnection) -> None:
         """A connection, idle or not, is closing."""

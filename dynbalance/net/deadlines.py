@@ -29,12 +29,13 @@ class Timed(Protocol):
     Something that waits.
 
     @ivar deadline: when the wait is over, seconds of the clock; C{inf} for
-        no wait.  To be set by L{Deadlines.set} only.
-    @ivar bucket: where L{Deadlines} looks for it next; 0 for nowhere.
+        no wait.  To be set by L{Deadlines.set}, or as
+        L{Deadlines.watch} says.
+    @ivar due: when L{Deadlines} looks at it next; C{inf} for never.
     """
 
     deadline: float
-    bucket: int
+    due: float
 
     def deadline_passed(self) -> None:
         """The wait is over.  The deadline was cleared before the call."""
@@ -52,9 +53,10 @@ class Deadlines:
     def __init__(self, clock: IReactorTime) -> None:
         self.now = clock.seconds
         self._clock = clock
-        self._buckets: dict[int, set[Timed]] = {}
+        # By when they fall due: each holds what does so in the TICK after that.
+        self._buckets: dict[float, set[Timed]] = {}
         self._call: IDelayedCall | None = None
-        self._next = 0
+        self._next = 0.0
 
     def __repr__(self) -> str:
         return f"<Deadlines {sum(map(len, self._buckets.values()))} watched>"
@@ -62,9 +64,26 @@ class Deadlines:
     def set(self, timed: Timed, delay: float) -> None:
         """Let C{timed} wait for C{delay} seconds from now."""
         timed.deadline = deadline = self.now() + delay
-        # A bucket holds what falls due in the TICK before its number.
-        if not timed.bucket or deadline < (timed.bucket - 1) * TICK:
-            self._move(timed, int(deadline / TICK) + 1)
+        if deadline < timed.due:
+            self.watch(timed)
+
+    def watch(self, timed: Timed) -> None:
+        """
+        C{timed} has set its deadline by itself, to a time before it is due.
+
+        What needs to be told is only that: who waits anew at each request does
+        as L{set} does, without the call.
+        """
+        if timed.due != inf:
+            self._leave(timed)
+        due = timed.due = timed.deadline // TICK * TICK
+        members = self._buckets.get(due)
+        if members is None:
+            self._buckets[due] = {timed}
+            if self._call is None or due < self._next:
+                self._wait_for(due)
+        else:
+            members.add(timed)
 
     def clear(self, timed: Timed) -> None:
         """C{timed} waits no longer, but will probably wait again."""
@@ -73,56 +92,43 @@ class Deadlines:
     def forget(self, timed: Timed) -> None:
         """C{timed} never waits again: nothing keeps hold of it."""
         timed.deadline = inf
-        if timed.bucket:
+        if timed.due != inf:
             self._leave(timed)
             if not self._buckets:
                 self._rest()
 
     def _leave(self, timed: Timed) -> None:
-        members = self._buckets[timed.bucket]
+        members = self._buckets[timed.due]
         members.discard(timed)
         if not members:
-            del self._buckets[timed.bucket]
-        timed.bucket = 0
-
-    def _move(self, timed: Timed, bucket: int) -> None:
-        if timed.bucket:
-            self._leave(timed)
-        timed.bucket = bucket
-        members = self._buckets.get(bucket)
-        if members is None:
-            self._buckets[bucket] = {timed}
-            if self._call is None or bucket < self._next:
-                self._wait_for(bucket)
-        else:
-            members.add(timed)
+            del self._buckets[timed.due]
+        timed.due = inf
 
     def _rest(self) -> None:
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
-    def _wait_for(self, bucket: int) -> None:
+    def _wait_for(self, due: float) -> None:
         self._rest()
-        self._next = bucket
-        self._call = self._clock.callLater(max(0.0, bucket * TICK - self.now()), self._turn)
+        self._next = due
+        self._call = self._clock.callLater(max(0.0, due + TICK - self.now()), self._turn)
 
     def _turn(self) -> None:
         self._call = None
         now = self.now()
-        current = int(now / TICK)
-        for bucket in sorted(bucket for bucket in self._buckets if bucket <= current):
-            members = self._buckets.get(bucket, set())
+        for due in sorted(due for due in self._buckets if due + TICK <= now):
+            members = self._buckets.get(due, set())
             # Whoever is told may change any other wait, those of this bucket
             # too: hence one at a time, and out of the bucket first.
             for _ in range(len(members)):
                 if not members:
                     break
                 timed = members.pop()
-                timed.bucket = 0
+                timed.due = inf
                 self._look_at(timed, now)
-            if not members and self._buckets.get(bucket) is members:
-                del self._buckets[bucket]
+            if not members and self._buckets.get(due) is members:
+                del self._buckets[due]
         if self._buckets:
             self._wait_for(min(self._buckets))
         else:
@@ -131,7 +137,7 @@ class Deadlines:
     def _look_at(self, timed: Timed, now: float) -> None:
         if timed.deadline > now:
             if timed.deadline != inf:
-                self._move(timed, int(timed.deadline / TICK) + 1)
+                self.watch(timed)
             return
         timed.deadline = inf
         try:

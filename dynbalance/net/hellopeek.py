@@ -47,7 +47,7 @@ class HelloPeek:
     @param skt: bare and not registered anywhere; nobody else may use it
         meanwhile.
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
-    @ivar bucket: likewise.
+    @ivar due: likewise.
     """
 
     __slots__ = (
@@ -57,15 +57,15 @@ class HelloPeek:
         "_seen",
         "_skt",
         "_until",
-        "bucket",
         "deadline",
+        "due",
     )
 
     def __init__(
         self, hub: Hub, deadlines: Deadlines, skt: socket.socket, listening: Listening
     ) -> None:
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self._hub = hub
         self._deadlines = deadlines
         self._skt = skt

@@ -166,14 +166,14 @@ class _Reading:
     One connection until its header has come.
 
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
-    @ivar bucket: likewise.
+    @ivar due: likewise.
     """
 
-    __slots__ = ("_peer", "_port", "_reader", "_skt", "_to", "bucket", "deadline")
+    __slots__ = ("_peer", "_port", "_reader", "_skt", "_to", "deadline", "due")
 
     def __init__(self, to: Prefaced, skt: socket.socket, peer: Any, port: Port) -> None:
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self._to = to
         self._skt = skt
         self._peer = peer

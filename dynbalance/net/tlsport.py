@@ -112,14 +112,14 @@ class _Arrival:
     A client that has not finished its handshake.
 
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
-    @ivar bucket: likewise.
+    @ivar due: likewise.
     """
 
-    __slots__ = ("_address", "_listener", "bucket", "deadline", "transport")
+    __slots__ = ("_address", "_listener", "deadline", "due", "transport")
 
     def __init__(self, listener: TlsListener, address: Any) -> None:
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self._listener = listener
         self._address = address
         self.transport = TlsTransport(listener.tls.connection(), listener.hub, self, address)

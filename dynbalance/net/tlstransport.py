@@ -281,6 +281,11 @@ class TlsTransport(Stacked):
         """Bytes that the kernel has not taken yet."""
         return self.transport.queued if self.connected else 0
 
+    @property
+    def clear(self) -> bool:
+        """As that of the transport beneath."""
+        return self.transport.clear
+
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self.transport.registerProducer(producer, streaming)
         self._producing = True

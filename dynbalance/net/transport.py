@@ -10,6 +10,7 @@ back-pressure, TLS and closing are Twisted's.
 from __future__ import annotations
 
 import socket
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import _newtls, main, tcp, unix
@@ -38,6 +39,9 @@ class WriteThrough(tcp.Connection):
 
     reactor: Hub
     protocol: Any
+    # Whether bytes may go straight to the kernel: the connection stands, nothing
+    # is queued, and no producer waits to be asked for more by doWrite.
+    clear = False
     # Bytes for it that wait in a pipe beside its own buffer.
     beside = 0
     # shutdown() before close() is a system call that changes nothing: nobody
@@ -65,18 +69,37 @@ class WriteThrough(tcp.Connection):
         An error is not reported here: the queued rest meets it again, and the
         protocol learns of it by C{connectionLost} as always.
         """
-        if self.dataBuffer or self._tempDataBuffer or self._writeDisconnected or not self.connected:
-            FileDescriptor.write(self, data)
-            return
-        try:
-            sent = self.socket.send(data)
-        except OSError:
-            sent = 0
-        if sent < len(data):
-            FileDescriptor.write(self, data[sent:] if sent else data)
-        elif self.producer is not None and not self.streamingProducer:
-            # A producer that waits to be asked is asked by doWrite.
-            self.reactor.addWriter(self)
+        if self.clear:
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self.clear = False
+        FileDescriptor.write(self, data)
+
+    def stopWriting(self) -> None:
+        super().stopWriting()
+        self._look_whether_clear()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.clear = self.clear and streaming
+        super().registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        super().unregisterProducer()
+        self._look_whether_clear()
+
+    def _look_whether_clear(self) -> None:
+        pulls = self.producer is not None and not self.streamingProducer
+        queued = self.dataBuffer or self._tempDataBuffer
+        self.clear = bool(self.connected) and not (queued or self._writeDisconnected or pulls)
+
+    def _closeWriteConnection(self) -> None:
+        self.clear = False
+        super()._closeWriteConnection()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
@@ -97,13 +120,7 @@ class WriteThrough(tcp.Connection):
         return len(self.dataBuffer) - self.offset + self._tempDataLen + self.beside
 
     def loseConnection(self) -> None:
-        if (
-            self.TLS
-            or self.dataBuffer
-            or self._tempDataBuffer
-            or self._writeDisconnected
-            or self.producer is not None
-        ):
+        if self.TLS or not self.clear or self.producer is not None:
             tcp.Connection.loseConnection(self)
         elif self.connected and not self.disconnecting:
             # Nothing is to be flushed: no need to wait for writability.
@@ -115,6 +132,7 @@ class WriteThrough(tcp.Connection):
             self._aborting = True
             self.disconnecting = True
             self._writeDisconnected = True
+            self.clear = False
             self.reactor.removeWriter(self)
             self.reactor.close_soon(self)
 
@@ -138,11 +156,25 @@ class WriteThrough(tcp.Connection):
             self.connectionLost(reason)
 
     def connectionLost(self, reason: Failure) -> None:
+        self.clear = False
         if self.connected:
             # Closing the socket takes it out of the epoll.
             self.reactor.forget(self.socket.fileno())
         self.__dict__.pop("write", None)
         super().connectionLost(reason)
+
+
+def _adapted(kind: type[WriteThrough]) -> type[WriteThrough]:
+    """
+    Give a kind of transport its own copy of what all bytes go through: the
+    interpreter adapts each instruction to the one type that meets it (PEP 659),
+    and to none where two take turns.
+    """
+    for name in ("doRead", "write"):
+        function = getattr(WriteThrough, name)
+        copy = FunctionType(function.__code__.replace(), function.__globals__, name)
+        setattr(kind, name, copy)
+    return kind
 
 
 class _BeneathTLS(FileDescriptor):
@@ -158,6 +190,7 @@ class _BeneathTLS(FileDescriptor):
         WriteThrough.write(self, b"".join(iovec))
 
 
+@_adapted
 class ServerTransport(WriteThrough, tcp.Server):
     """A connection that a client opened, by TCP."""
 
@@ -175,6 +208,8 @@ class ServerTransport(WriteThrough, tcp.Server):
         self.hostname = client[0]
         self.reactor.addReader(self)
         self.connected = 1
+        self.disconnecting = 0
+        self.clear = True
 
     def __repr__(self) -> str:
         return f"<ServerTransport #{self.sessionno} from {self.client}>"
@@ -183,7 +218,12 @@ class ServerTransport(WriteThrough, tcp.Server):
 class UNIXServerTransport(WriteThrough, unix.Server):
     """A connection that a client opened, by a unix socket."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.clear = True
 
+
+@_adapted
 class ClientTransport(WriteThrough):
     """
     A connection to a server, once L{dynbalance.net.dial} has made it.
@@ -197,6 +237,8 @@ class ClientTransport(WriteThrough):
         tcp.Connection.__init__(self, skt, protocol, hub)
         self._peer = peer
         self.connected = 1
+        self.disconnecting = 0
+        self.clear = True
 
     def getPeer(self) -> Any:
         return self._peer

@@ -33,12 +33,12 @@ class Pace:
     @param ended: called when the source has ended and all has passed.
     @ivar last: when bytes passed last.
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
-    @ivar bucket: likewise.
+    @ivar due: likewise.
     """
 
     __slots__ = (
         "_began", "_deadlines", "_ended", "_held", "_outlives", "_passed", "_rate", "_sink",
-        "_source", "_stopped", "_waiting", "bucket", "deadline", "last",
+        "_source", "_stopped", "_waiting", "deadline", "due", "last",
     )
 
     def __init__(
@@ -50,7 +50,7 @@ class Pace:
         ended: Callable[[], None],
     ) -> None:
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self._source = source
         self._sink = sink
         self._rate = rate

@@ -62,7 +62,7 @@ class Session:
     @ivar attempts: what was tried, if somebody wants to know.
     @ivar lease: the slot on the server that is being tried or used.
     @ivar deadline: see L{dynbalance.net.deadlines.Timed}.
-    @ivar bucket: likewise.
+    @ivar due: likewise.
     """
 
     __slots__ = (
@@ -77,9 +77,9 @@ class Session:
         "_tried",
         "_tries",
         "attempts",
-        "bucket",
         "client",
         "deadline",
+        "due",
         "lease",
         "listener",
         "options",
@@ -98,7 +98,7 @@ class Session:
             self.attempts = []
         self.lease: Lease | None = None
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self._dial: Dial | TlsDial | None = None
         # An address; with a hook also that, and its turn.
         self._lookup: Deferred[Any] | IDelayedCall | None = None

@@ -38,6 +38,7 @@ class Line:
     """
 
     queued = 0
+    clear = True
 
     def __init__(self) -> None:
         self.heard = b""

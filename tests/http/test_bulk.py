@@ -8,7 +8,7 @@ import random
 import select
 from unittest import mock
 
-from dynbalance.http.channel import STALL
+from dynbalance.http.clientconnection import STALL
 from tests.http.world import GET, OK, HttpTestCase, Wire, World, sized
 
 LONG = random.Random(7).randbytes(3_000_000)

@@ -10,7 +10,7 @@ class Waiter:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.deadline = inf
-        self.bucket = 0
+        self.due = inf
         self.passed: list[float] = []
 
     def deadline_passed(self) -> None:
