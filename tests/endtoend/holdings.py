@@ -18,7 +18,7 @@ _COUNTED = r'^dynbalance_reactor_(timers|descriptors|objects)(?:{type="(.+)"})? 
 _FEW = 8
 """Timers and connections of the API, which come and go."""
 
-_SOME = 64
+_SOME = 100
 """Objects of a type: Twisted keeps some fifty calls that were cancelled."""
 
 _MANY = 6400
