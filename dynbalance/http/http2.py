@@ -28,7 +28,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 
 from dynbalance.http.clientconnection import LINGER
 from dynbalance.http.fields import MAX_FIELDS
-from dynbalance.http.http2frames import GOAWAY, PREFACE, BadFrames, Frame, FrameReader
+from dynbalance.http.http2frames import CUT, GOAWAY, PREFACE, BadFrames, Frame, FrameReader
 from dynbalance.http.http2stream import Stream
 from dynbalance.http.listener import host_of
 from dynbalance.log import Logger
@@ -257,7 +257,8 @@ class Http2Client(Protocol):
             data = stream.take(min(room, self._h2.max_outbound_frame_size))
         end = stream.finished and not stream.pending
         self._h2.send_data(stream.number, data, end_stream=end)
-        self._frames.earn(_OF_RESPONSE)
+        if not stream.pending or len(data) >= CUT:  # not what a tiny window lets through
+            self._frames.earn(_OF_RESPONSE)
         if end:
             self._sent_all(stream)
         else:

@@ -33,6 +33,15 @@ ALLOWANCE = 1000
 PER_SECOND = 33.0
 """How fast the allowance fills up again, as in nghttp2."""
 
+CUT = 256
+"""Bytes from which on a frame of a response is worth what the client did to get it."""
+
+_TINY = 16
+"""Bytes of a body below which a frame brings less for its cost than a request of HTTP/1.1."""
+
+_OF_TINY = 0.02
+"""Nobody types, or tells of what is typed, 1,650 times a second."""
+
 _HEAD = 9
 _END_STREAM, _END_HEADERS, _PADDED = 1, 4, 8
 _DATA, _HEADERS, _SETTINGS, _CONTINUATION, GOAWAY = 0, 1, 4, 9, 7
@@ -121,12 +130,14 @@ class FrameReader:
             if kind == _HEADERS or size:
                 return
         elif kind == _DATA and (size or flags & _END_STREAM):
+            if size < _TINY and not flags & _END_STREAM:
+                self.spend(_OF_TINY)
             return
         self.spend(1.0 + size // _TEN_SETTINGS if kind == _SETTINGS else 1.0)
 
     def spend(self, frames: float = 1.0) -> None:
         """
-        The client did something that leads to nothing.
+        The client did something that leads to nothing, or to next to nothing.
 
         @param frames: how many frames that is worth.
         @raise BadFrames: that was once too often.

@@ -20,7 +20,7 @@ from hyperframe.frame import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from dynbalance.http.http2 import Http2Clients
-from dynbalance.http.http2frames import ALLOWANCE, PREFACE
+from dynbalance.http.http2frames import ALLOWANCE, PREFACE, BadFrames, FrameReader
 from tests.hostile.memory import Line, MemoryWorld
 
 HEAD = [(":method", "POST"), (":path", "/"), (":scheme", "https"), (":authority", "a")]
@@ -84,6 +84,53 @@ class FloodTests(SynchronousTestCase):
             self.flood(self.head(1, end=False), then=[frame])
             self.assertEqual(self.farewell(), ErrorCodes.ENHANCE_YOUR_CALM)
             self.setUp()
+
+    def test_tiny_data(self) -> None:
+        """A body of a byte a frame: fifty thousand at once are enough."""
+        frames = [DataFrame(1, b"x" * 15)] * 100
+        rounds = self.flood(self.head(1, end=False), then=frames)
+        self.assertTrue(500 <= rounds <= 501, rounds)
+        self.assertEqual(self.farewell(), ErrorCodes.ENHANCE_YOUR_CALM)
+        self.assertEqual(self.begun, 1)
+
+    def test_small_data(self) -> None:
+        """A byte more, and a frame brings as much as a request of HTTP/1.1."""
+        self.client.send(self.head(1, end=False).serialize())
+        for _ in range(510):
+            self.client.send(DataFrame(1, b"x" * 16).serialize() * 100)
+            self.world.settle(self.serve)
+        self.assertFalse(self.client.ended)
+        self.world.close()
+
+    def dribble(self, step: int, rounds: int) -> int:
+        """
+        A client that opens its windows by C{step} bytes again and again.
+
+        @return: how many bytes it gets by that.
+        """
+        body = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000)
+        self.client.send(SettingsFrame(0, settings={4: 0}).serialize() + self.head(1).serialize())
+        self.world.settle(lambda line, heard: line.send(body))
+        begun = len(self.client.heard)
+        window = b"".join(
+            WindowUpdateFrame(stream, window_increment=step).serialize() for stream in (0, 1)
+        )
+        for _ in range(rounds):
+            self.client.send(window)
+            self.world.settle(self.serve)
+        return len(self.client.heard) - begun
+
+    def test_dribble(self) -> None:
+        """A response a byte at a time, each of which the client asks for."""
+        self.assertLessEqual(self.dribble(1, ALLOWANCE), ALLOWANCE * 10)
+        self.assertEqual(self.farewell(), ErrorCodes.ENHANCE_YOUR_CALM)
+        self.assertTrue(self.client.ended)
+
+    def test_small_window(self) -> None:
+        """A client that has little room, and says so each time, gets all of it."""
+        rounds = 2 * ALLOWANCE
+        self.assertEqual(self.dribble(256, rounds), (256 + 9) * rounds)
+        self.world.close()
 
     def test_empty_continuations(self) -> None:
         """A head that goes on without a byte."""
@@ -158,3 +205,35 @@ class FloodTests(SynchronousTestCase):
         self.assertTrue(self.client.ended)
         self.assertEqual(self.begun, 128)
         self.assertEqual(self.farewell(), ErrorCodes.ENHANCE_YOUR_CALM)
+
+
+class FrameReaderTests(SynchronousTestCase):
+    """Who sends little, seldom."""
+
+    def setUp(self) -> None:
+        self.now = 0.0
+        self.reader = FrameReader(1000, lambda: self.now)
+        self.take(PREFACE)
+
+    def take(self, data: bytes) -> int:
+        return sum(1 for _ in self.reader.feed(data))
+
+    def test_typed(self) -> None:
+        """A byte a frame, from as many as can type at a time."""
+        second = DataFrame(1, b"x").serialize() * 1500
+        for _ in range(100):
+            self.now += 1.0
+            self.assertEqual(1500, self.take(second))
+
+    def test_not_typed(self) -> None:
+        """More than that for a while."""
+        second = DataFrame(1, b"x").serialize() * 5000
+        with self.assertRaises(BadFrames):
+            for _ in range(20):
+                self.now += 1.0
+                self.take(second)
+
+    def test_last(self) -> None:
+        """The last frame of a body may be as small as it is."""
+        last = DataFrame(1, b"x", flags=["END_STREAM"]).serialize()
+        self.assertEqual(60_000, self.take(last * 60_000))
