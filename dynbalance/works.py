@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -41,11 +41,14 @@ from dynbalance.store.choice import keeper_of, store_of
 from dynbalance.store.contract import Snapshot
 from dynbalance.store.membership import Membership
 from dynbalance.traffic import Traffic
+from dynbalance.whereabouts import leave, resolver_of
 from dynbalance.workers.crew import Crew
 from dynbalance.workers.orders import daemon_dir
 from dynbalance.workers.sockets import Inherited, Opened
 
 if TYPE_CHECKING:
+    from dynbalance.balancer.address import Address
+    from dynbalance.net.dial import Target
     from dynbalance.tracing import Tracing
 
 
@@ -130,7 +133,7 @@ class Works:
             noted=self.keeper.note,
         )
         self.lag = Lag(reactor)
-        hub = carrier(reactor)
+        hub = self._hub = carrier(reactor)
         self.inventory = Inventory(reactor, hub)
         self._slices = Slices(reactor)
         self.tracing = tracing_of(config.tracing, self.membership.node)
@@ -142,12 +145,14 @@ class Works:
             once=inherited is None,
             checks=crew is None,
         )
+        self.names = Names(reactor, reactor)
+        self.names.moved = self._leave
         self.traffic = Traffic(
             Ground(
                 balancer=self.balancer,
                 hub=hub,
                 deadlines=Deadlines(reactor),
-                names=Names(reactor, reactor),
+                names=self.names,
                 pipes=Pipes(),
                 wall=wall,
                 tracer=self.tracing,
@@ -253,12 +258,17 @@ class Works:
         mount = self.admin_side.follow(
             config, prepared.materials, operations, self.pages, prepared.admin
         )
+        resolver = resolver_of(config.resolver, os.urandom, self._reactor)
+        self.names.follow(resolver, config.resolver.valid)
         self.traffic.follow(config, prepared.materials, prepared.listeners, mount)
         self.duties.follow(config, self.traffic.upstreams)
         # Once: then they are others'.
         self._taken = {}
         if accept:
             self.traffic.accept()
+
+    def _leave(self, address: Address, targets: Collection[Target]) -> None:
+        leave(self.traffic.upstreams.values(), self._hub, address, targets)
 
     def _way(self, name: str) -> HttpUpstream | None:
         return self.traffic.upstreams.get(name)

@@ -28,6 +28,7 @@ from dynbalance.config.listeners import (
     StreamConfig,
 )
 from dynbalance.config.ranges import OptionError
+from dynbalance.config.resolver import ResolverConfig
 from dynbalance.config.root import DEFAULT_STATE_DIR, Config, UpstreamName
 from dynbalance.config.store import HeartbeatConfig, StoreConfig
 from dynbalance.config.storeurl import StoreKind, StoreUrl
@@ -56,6 +57,7 @@ __all__ = [
     "Network",
     "OptionError",
     "RateLimitConfig",
+    "ResolverConfig",
     "RouteConfig",
     "ServerConfig",
     "ServerTlsConfig",

@@ -14,6 +14,7 @@ from attrs.validators import deep_mapping, instance_of
 from dynbalance.config.admin import AdminConfig
 from dynbalance.config.listeners import DEFAULT_UPSTREAM, HttpConfig, StreamConfig
 from dynbalance.config.ranges import NAME, SOME, matches, one_of, seconds, within
+from dynbalance.config.resolver import ResolverConfig
 from dynbalance.config.store import HeartbeatConfig, StoreConfig
 from dynbalance.config.tracing import TracingConfig
 from dynbalance.config.upstream import UpstreamConfig
@@ -54,6 +55,7 @@ class Config:
     log_level: str = field(default="info", validator=one_of(*LOG_LEVELS))
     store: StoreConfig = field(factory=StoreConfig)
     heartbeat: HeartbeatConfig = field(factory=HeartbeatConfig)
+    resolver: ResolverConfig = field(factory=ResolverConfig)
     upstreams: Mapping[UpstreamName, UpstreamConfig] = field(
         factory=dict,
         converter=_with_default,

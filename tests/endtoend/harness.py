@@ -82,10 +82,10 @@ def free_port() -> int:
     raise AssertionError("no free port in a hundred attempts")
 
 
-def accepts(port: int) -> bool:
+def accepts(port: int, host: str = LOOPBACK) -> bool:
     """Whether somebody accepts connections."""
     try:
-        socket.create_connection((LOOPBACK, port), 1.0).close()
+        socket.create_connection((host, port), 1.0).close()
     except OSError:
         return False
     return True

@@ -32,23 +32,31 @@ _names = count(1)
 class Recorder:
     """A process of C{recorder.py}."""
 
-    def __init__(self, case: EndToEndCase, name: str) -> None:
+    def __init__(
+        self, case: EndToEndCase, name: str, host: str = LOOPBACK, port: int = 0
+    ) -> None:
+        """@param port: 0 for one of its own."""
         self._case = case
         self.name = name
-        self.port = free_port()
+        self.host = host
+        self.port = port or free_port()
         self.directory = case.directory(name)
         self.file = os.path.join(self.directory, "record")
         self.start()
 
     @property
     def address(self) -> str:
-        return f"{LOOPBACK}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         script = pathlib.Path(__file__).with_name("recorder.py")
-        command = [sys.executable, "-I", str(script), str(self.port), self.file]
+        command = [sys.executable, "-I", str(script), self.host, str(self.port), self.file]
         self.process = self._case.start(self.name, command, self.directory)
-        self.process.until(lambda: accepts(self.port), "listens")
+        self.process.until(lambda: accepts(self.port, self.host), "listens")
+
+    def served(self) -> int:
+        """Requests so far."""
+        return sum(self.recorded("whole").values())
 
     def recorded(self, what: str) -> Counter[str]:
         """How often it has begun each request, or had it whole."""

@@ -1,5 +1,5 @@
 """
-A backend that writes down what it gets, run as a program: C{recorder.py PORT FILE}.
+A backend that writes down what it gets, run as a program: C{recorder.py HOST PORT FILE}.
 
 Each request has an C{X-Id}.  A line C{begun ID METHOD} is written when its head has
 come, and C{whole ID METHOD} when its body has, both before anything is answered; so
@@ -41,13 +41,13 @@ async def connected(reader, writer, record):
         writer.close()
 
 
-async def main(port, path):
+async def main(host, port, path):
     record = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     server = await asyncio.start_server(
-        lambda reader, writer: connected(reader, writer, record), "127.0.0.1", port, backlog=1024
+        lambda reader, writer: connected(reader, writer, record), host, port, backlog=1024
     )
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
