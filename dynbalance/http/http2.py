@@ -18,18 +18,15 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from h2 import events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
-from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 
 from dynbalance.http.clientconnection import LINGER
-from dynbalance.http.fields import MAX_FIELDS
-from dynbalance.http.http2frames import CUT, GOAWAY, PREFACE, BadFrames, Frame, FrameReader
+from dynbalance.http.http2frames import CUT, GOAWAY, BadFrames, Frame, FrameReader
 from dynbalance.http.http2stream import Stream
+from dynbalance.http.http2terms import STREAMS, begun
 from dynbalance.http.listener import host_of
 from dynbalance.log import Logger
 
@@ -40,17 +37,8 @@ if TYPE_CHECKING:
     from dynbalance.http.http2fields import Pair
     from dynbalance.http.listener import HttpListener
 
-STREAMS = 128
-"""Requests at a time of one client; nginx's default."""
-
-WINDOW = 131072
-"""Bytes of a request's body that may be on their way to us or wait for its server."""
-
 _AT_ONCE = 65536
 """Bytes that are given to the transport in one go."""
-
-_FAR_TOO_MANY = 2**20
-"""hyper-h2 ends the connection for one stream too many; we refuse the stream."""
 
 _OF_RESPONSE, _OF_REQUEST = 2.0, 4.0
 """Frames that a client may answer each frame of a response and each response with."""
@@ -96,7 +84,7 @@ class Http2Client(Protocol):
         self._requests = 0
         most = listener.settings.max_header_size
         self._frames = FrameReader(2 * most, listener.deadlines.now)
-        self._h2 = _connection(most)
+        self._h2 = begun(most)
         # Streams that have something to send and, as far as is known, a window.
         self._ready: deque[Stream] = deque()
         self._sending = False
@@ -113,11 +101,6 @@ class Http2Client(Protocol):
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
-        self._h2.initiate_connection()
-        # The client's own is looked at with its frames.
-        self._h2.receive_data(PREFACE)
-        self._h2.increment_flow_control_window((STREAMS * WINDOW) - 65535)
-        self._h2.local_settings = _settings(_FAR_TOO_MANY, self.listener.settings.max_header_size)
         self._flush()
         self.listener.deadlines.set(self, self.listener.settings.client_header_timeout)
         if self.listener.draining:
@@ -370,31 +353,3 @@ class Http2Client(Protocol):
         self.listener.deadlines.forget(self)
         self.listener.channels.discard(self)
         self.listener.closed(self)
-
-
-def _connection(max_header_size: int) -> H2Connection:
-    connection = H2Connection(
-        H2Configuration(
-            client_side=False,
-            header_encoding=None,
-            # What we send was checked as HTTP/1.1.
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-    )
-    connection.local_settings = _settings(STREAMS, max_header_size)
-    # Room enough to answer 431 to who asks for a little too much; who asks for
-    # far more has to be told by an end of the connection.
-    connection.decoder.max_header_list_size = 2 * max_header_size + 32 * MAX_FIELDS
-    return connection
-
-
-def _settings(streams: int, max_header_size: int) -> Settings:
-    return Settings(
-        client=False,
-        initial_values={
-            SettingCodes.MAX_CONCURRENT_STREAMS: streams,
-            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
-            SettingCodes.MAX_HEADER_LIST_SIZE: max_header_size,
-        },
-    )

@@ -13,7 +13,8 @@ from twisted.internet.testing import StringTransport
 from dynbalance.balancer.hookrun import Hook
 from dynbalance.balancer.peers import Peers
 from dynbalance.http.clientconnection import LINGER
-from dynbalance.http.http2 import STREAMS, WINDOW, Http2Client
+from dynbalance.http.http2 import Http2Client
+from dynbalance.http.http2terms import STREAMS, WINDOW
 from dynbalance.http.spool import Spool
 from tests.http.h2client import Http2TestCase
 from tests.http.world import OK, Wire, plain, sized
