@@ -245,6 +245,7 @@ class Works:
             config.heartbeat.reenable,
             self._crew,
             self._way,
+            self._slices,
         )
         measured = Measured(
             balancer=self.balancer,

@@ -47,6 +47,13 @@ class Refused(DynbalanceError):
 
 
 @frozen(slots=True)
+class Written:
+    """JSON that was written already, bit by bit."""
+
+    text: str
+
+
+@frozen(slots=True)
 class Answer:
     """
     An outcome in the API's envelope.
@@ -58,7 +65,7 @@ class Answer:
     """
 
     message: str
-    data: Json = None
+    data: Json | Written = None
     status: int = 200
     verdict: str | None = None
     revision: int | None = None
@@ -107,12 +114,22 @@ def page(answer: Answer, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Page:
     envelope: dict[str, Json] = {"code": answer.status, "message": answer.message}
     if answer.verdict is not None:
         envelope["status"] = answer.verdict
-    if answer.data is not None:
-        envelope["data"] = answer.data
-    text = json.dumps(envelope, separators=(",", ":"), allow_nan=False)
+    if isinstance(answer.data, Written):
+        text = f'{compact(envelope)[:-1]},"data":{answer.data.text}}}'
+    else:
+        text = compact(envelope if answer.data is None else {**envelope, "data": answer.data})
     return Page(
         content_type=JSON_TYPE, body=text.encode("ascii"), status=answer.status, headers=headers
     )
+
+
+def compact(value: Json) -> str:
+    """
+    JSON as the API writes it.
+
+    @raise ValueError: there is a number in it that is none.
+    """
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def reply(page: Page) -> Reply:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dynbalance.admin import parameters as p
 from dynbalance.admin.amending import Amending
-from dynbalance.admin.answers import Answer
+from dynbalance.admin.answers import Answer, Written
 from dynbalance.admin.document import Reading, written
 from dynbalance.admin.scene import Ask, Scene
+from dynbalance.admin.views import server_fields
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.changes import Edit
 from dynbalance.store.contract import ServerRecord, Snapshot
@@ -32,7 +33,11 @@ class Backups:
         names = list(self._scene.balancer.upstreams) if everything else [upstream.name]
         snapshots = {name: await self._scene.store.snapshot(name) for name in names}
         revision = None if everything else snapshots[upstream.name].revision
-        return Answer("Success", written(snapshots), revision=revision)
+        servers = {
+            name: await self._scene.list_of(map(server_fields, snapshot.servers))
+            for name, snapshot in snapshots.items()
+        }
+        return Answer("Success", Written(written(snapshots, servers)), revision=revision)
 
     async def load(self, ask: Ask) -> Answer:
         """

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynbalance.admin import parameters as p
-from dynbalance.admin.answers import Json, Refused
+from dynbalance.admin.answers import Refused, compact
 from dynbalance.admin.fields import brief
-from dynbalance.admin.views import server_fields
 from dynbalance.balancer.address import Address
 from dynbalance.balancer.balancer import Balancer
 from dynbalance.errors import BadAddress
@@ -44,20 +43,19 @@ _DRAIN = (p.ACTION, p.DEADLINE, p.THEN)
 _NAMES = {"addr", "host", "port", *(each.name for each in (*_ORDER, *_DRAIN))}
 
 
-def written(snapshots: Mapping[str, Snapshot]) -> Json:
+def written(snapshots: Mapping[str, Snapshot], servers: Mapping[str, str]) -> str:
     """
     The document of some upstreams: what is ordered, nothing that is observed.
 
     @param snapshots: by upstream.
+    @param servers: likewise, the JSON of their
+        L{server_fields<dynbalance.admin.views.server_fields>}.
     """
-    upstreams: dict[str, Json] = {
-        name: {
-            "revision": snapshot.revision,
-            "servers": [server_fields(record) for record in snapshot.servers],
-        }
+    upstreams = ",".join(
+        f'{compact(name)}:{{"revision":{snapshot.revision},"servers":{servers[name]}}}'
         for name, snapshot in snapshots.items()
-    }
-    return {"format": FORMAT, "upstreams": upstreams}
+    )
+    return f'{{"format":{compact(FORMAT)},"upstreams":{{{upstreams}}}}}'
 
 
 class Reading:

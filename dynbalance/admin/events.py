@@ -7,13 +7,12 @@ Standard, section 9.2) and what was told last; refuses to know when to look.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Protocol
 
-from dynbalance.admin.answers import Json
+from dynbalance.admin.answers import Json, Written, compact
 from dynbalance.admin.crew import Live, Lives
-from dynbalance.admin.rates import Rates
+from dynbalance.admin.rates import Rates, Telling
 from dynbalance.admin.views import line_fields
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.store.changes import Line
@@ -32,10 +31,11 @@ class Listener(Protocol):
         """There will be no more."""
 
 
-def event(name: str, data: Json, id: str = "") -> bytes:
+def event(name: str, data: Json | Written, id: str = "") -> bytes:
     """One event."""
     lines = [f"id: {id}"] if id else []
-    lines += [f"event: {name}", f"data: {json.dumps(data, separators=(',', ':'))}"]
+    text = data.text if isinstance(data, Written) else compact(data)
+    lines += [f"event: {name}", f"data: {text}"]
     return ("\n".join(lines) + "\n\n").encode("ascii")
 
 
@@ -128,29 +128,32 @@ class Watch:
             self._rates.look(lives, now)
             return
         text = b""
-        for key in sorted(before.keys() | lives.keys()):
+        changed = [key for key, live in lives.items() if _is_news(before.get(key), live)]
+        changed += [key for key in before if key not in lives]
+        for key in sorted(changed):
             was, is_now = before.get(key), lives.get(key)
-            if is_now is None:
-                news: dict[str, Json] = {"state": "removed"}
-            elif was is not None and (was.state, was.why) == (is_now.state, is_now.why):
-                continue
-            else:
-                news = _state(is_now)
+            news: dict[str, Json] = {"state": "removed"} if is_now is None else _state(is_now)
             former: dict[str, Json] = {} if was is None else {"was": was.state.value}
             text += event("state", {"server": key, **news, **former})
         if text:
             self.tell(text)
 
-    def tell_figures(self, now: float) -> None:
+    def figures(self, now: float) -> Telling | None:
         """
         What each server does: connections now, how long answers take, and the
-        rest a second since this was told last.
+        rest a second since this was told last.  L{tell_figures} tells it.
         """
         if self._lives is None:
-            return
-        told = self._rates.told(self.upstream, self._lives, now)
-        if told is not None:
-            self.tell(event("figures", told))
+            return None
+        return self._rates.telling(self.upstream, self._lives, now)
+
+    def tell_figures(self, told: Written) -> None:
+        """Tell what each server does."""
+        self.tell(event("figures", told))
+
+
+def _is_news(was: Live | None, live: Live) -> bool:
+    return was is None or was.state is not live.state or was.why != live.why
 
 
 def _state(live: Live) -> dict[str, Json]:

@@ -207,9 +207,15 @@ class Feed:
         if lives or not watch.upstream.servers:
             watch.see(lives, self._clock.seconds())
             if self._looks % FIGURES == 0:
-                watch.tell_figures(self._clock.seconds())
+                await self._tell_figures(watch)
         if self._looks % SILENCE == 0:
             watch.tell(b": \n\n")
+
+    async def _tell_figures(self, watch: Watch) -> None:
+        telling = watch.figures(self._clock.seconds())
+        if telling is not None:
+            servers = await self._scene.slices.run(telling.servers())
+            watch.tell_figures(telling.whole(servers))
 
     async def _tell_lines(self, watch: Watch) -> None:
         if not watch.position:

@@ -8,7 +8,7 @@ to know paths, methods and how arguments are written.
 from __future__ import annotations
 
 from dynbalance.admin import parameters as p
-from dynbalance.admin.answers import Answer, Refused
+from dynbalance.admin.answers import Answer, Refused, Written
 from dynbalance.admin.caller import Role
 from dynbalance.admin.crew import Crew
 from dynbalance.admin.explaining import Explaining, Ways, no_way
@@ -19,6 +19,7 @@ from dynbalance.balancer.balancer import Balancer
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import StaleRevision, StoreUnavailable
 from dynbalance.log import Logger
+from dynbalance.slices import IN_ONE_GO, Slices
 from dynbalance.store.changes import Update
 from dynbalance.store.contract import (
     SELF_DRAINING,
@@ -53,14 +54,16 @@ class Operations:
         reenable: bool,
         crew: Crew | None = None,
         ways: Ways = no_way,
+        slices: Slices = IN_ONE_GO,
     ) -> None:
         """
         @param ttl: seconds after its last heartbeat that a server expires.
         @param reenable: whether a heartbeat brings an expired server back.
         @param crew: who serves, if it is not this process.
         @param ways: what of a request matters to an upstream's choice.
+        @param slices: in which long answers are made.
         """
-        self.scene = Scene(balancer, store, membership, crew)
+        self.scene = Scene(balancer, store, membership, crew, slices)
         self.explaining = Explaining(self.scene, ways, crew)
         self._membership = membership
         self._ttl = ttl
@@ -76,12 +79,15 @@ class Operations:
         try:
             snapshot = await self.scene.see_now(upstream)
         except StoreUnavailable as error:
-            last = self._known(upstream).status(await self.scene.lives(upstream))
+            last = await self._status(upstream, self._known(upstream))
             return Answer(str(error), last, status=503)
         if ask.has_seen(snapshot.revision):
             return Answer("Not modified", status=304, revision=snapshot.revision)
-        shown = self._listing(upstream, snapshot).status(await self.scene.lives(upstream))
+        shown = await self._status(upstream, self._listing(upstream, snapshot))
         return Answer("Success", shown, revision=snapshot.revision)
+
+    async def _status(self, upstream: Upstream, listing: Listing) -> Written:
+        return Written(await self.scene.list_of(listing.status(await self.scene.lives(upstream))))
 
     async def health(self, ask: Ask) -> Answer:
         """How many servers are alive; the last known numbers with 503."""

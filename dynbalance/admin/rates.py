@@ -8,9 +8,9 @@ it; refuses to know who looks and who is told.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dynbalance.admin.answers import Json
+from dynbalance.admin.answers import Json, Written, compact
 from dynbalance.admin.crew import Counted, Lives
 from dynbalance.admin.views import moment
 from dynbalance.balancer.latency import BUCKETS, quantile
@@ -30,7 +30,7 @@ class Rates:
         """@param now: in seconds."""
         self._looks.append((now, {key: live.counted for key, live in lives.items()}))
 
-    def told(self, upstream: Upstream, lives: Lives, now: float) -> dict[str, Json] | None:
+    def telling(self, upstream: Upstream, lives: Lives, now: float) -> Telling | None:
         """
         Connections now, the rest a second since the last look, and latencies over
         the last L{LOOKS}; this is a look, too.
@@ -40,27 +40,65 @@ class Rates:
         since, last = self._looks[-1]
         if now <= since:
             return None
-        all_times = [0] * BUCKETS
-        servers: dict[str, Json] = {}
-        for server in upstream.servers:
-            live = lives.get(server.key)
+        looks = [look for _, look in self._looks]
+        self.look(lives, now)
+        return Telling(upstream, lives, looks, last, now - since)
+
+
+class Telling:
+    """
+    Figures that are being told, server by server.
+
+    @param looks: from the oldest on.
+    @param last: the newest of them.
+    @param seconds: since that one.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        lives: Lives,
+        looks: Sequence[Mapping[str, Counted]],
+        last: Mapping[str, Counted],
+        seconds: float,
+    ) -> None:
+        self._upstream = upstream
+        self._lives = lives
+        self._looks = looks
+        self._last = last
+        self._seconds = seconds
+        self._times = [0] * BUCKETS
+
+    def servers(self) -> Iterator[str]:
+        """JSON of the members that are servers, in pieces."""
+        for server in list(self._upstream.servers):
+            live = self._lives.get(server.key)
             if live is None:
                 continue
             counted = live.counted
-            times = _since(counted.times, self._first(server.key, counted).times)
-            all_times = [sum(each) for each in zip(all_times, times, strict=True)]
-            servers[server.key] = {
+            latency: dict[str, Json] = {}
+            first = self._first(server.key, counted).times
+            # Of many servers most have nothing to do.
+            if first != counted.times:
+                times = _since(counted.times, first)
+                self._times = [sum(each) for each in zip(self._times, times, strict=True)]
+                latency = _latency(times)
+            fields: dict[str, Json] = {
                 "connections": server.load,
                 "node_connections": live.held,
-                **_rates(counted, last.get(server.key, counted), now - since),
-                "latency": _latency(times),
+                **_rates(counted, self._last.get(server.key, counted), self._seconds),
+                "latency": latency,
             }
-        self.look(lives, now)
-        return {"waiting": upstream.waiting, "latency": _latency(all_times), "servers": servers}
+            yield f"{compact(server.key)}:{compact(fields)}"
+
+    def whole(self, servers: Iterable[str]) -> Written:
+        """@param servers: all that L{servers} gave."""
+        head = compact({"waiting": self._upstream.waiting, "latency": _latency(self._times)})
+        return Written(f'{head[:-1]},"servers":{{{",".join(servers)}}}}}')
 
     def _first(self, key: str, counted: Counted) -> Counted:
         """Of a server, at the oldest look that found it there; C{counted} before the first."""
-        return next((look[key] for _, look in self._looks if key in look), counted)
+        return next((look[key] for look in self._looks if key in look), counted)
 
 
 def _since(now: Sequence[int], before: Sequence[int]) -> list[int]:

@@ -7,10 +7,12 @@ refuses to know what the orders are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import frozen
 
 from dynbalance.admin import parameters as p
-from dynbalance.admin.answers import Refused
+from dynbalance.admin.answers import Json, Refused, compact
 from dynbalance.admin.caller import Caller
 from dynbalance.admin.conditions import has_seen
 from dynbalance.admin.crew import Crew, Live, Lives
@@ -22,6 +24,7 @@ from dynbalance.balancer.server import Server
 from dynbalance.balancer.upstream import Upstream
 from dynbalance.errors import BadAddress, StoreUnavailable, UnknownUpstream
 from dynbalance.log import Logger
+from dynbalance.slices import IN_ONE_GO, Slices
 from dynbalance.store.contract import Snapshot, Store
 from dynbalance.store.membership import Membership
 
@@ -73,6 +76,7 @@ class Scene:
     """
     @ivar balancer: this node's servers.
     @ivar membership: what this node knows of it.
+    @ivar slices: for what takes long.
     """
 
     _log = Logger()
@@ -83,9 +87,14 @@ class Scene:
         store: Store,
         membership: Membership,
         crew: Crew | None = None,
+        slices: Slices = IN_ONE_GO,
     ) -> None:
-        """@param crew: who serves, if it is not this process."""
+        """
+        @param crew: who serves, if it is not this process.
+        @param slices: in which it is looked at many servers.
+        """
         self.balancer = balancer
+        self.slices = slices
         self.membership = membership
         self._store = store
         self._crew = crew
@@ -170,4 +179,11 @@ class Scene:
         """What those that serve see of the servers."""
         if self._crew is not None:
             return await self._crew.lives(upstream.name)
-        return {server.key: Live.of(server) for server in upstream.servers}
+        # Others come and go meanwhile.
+        servers = list(upstream.servers)
+        seen = ((server.key, Live.of(server)) for server in servers)
+        return dict(await self.slices.run(seen))
+
+    async def list_of(self, told: Iterable[Json]) -> str:
+        """JSON of a list that may be long."""
+        return f"[{','.join(await self.slices.run(map(compact, told)))}]"

@@ -7,6 +7,8 @@ how either came about.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import frozen
 
 from dynbalance.admin.answers import Json
@@ -80,11 +82,12 @@ class Listing:
             total=len(self._fixed) + len(self._records), enabled=enabled, active=active
         )
 
-    def status(self, lives: Lives) -> list[Json]:
+    def status(self, lives: Lives) -> Iterator[Json]:
         """@param lives: what those that serve see of the servers."""
-        shown: list[Json] = [_fixed(server, lives) for server in self._fixed]
-        shown.extend(self._stored(record, lives) for record in self._records)
-        return shown
+        for server in self._fixed:
+            yield _fixed(server, lives)
+        for record in self._records:
+            yield self._stored(record, lives)
 
     def _stored(self, record: ServerRecord, lives: Lives) -> dict[str, Json]:
         order = record.order
