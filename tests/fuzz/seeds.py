@@ -13,11 +13,13 @@ import dynbalance
 from dynbalance.store import serverjson, snapshotfile
 from dynbalance.store.contract import Snapshot
 from tests.hostile.corpus import REQUESTS, RESPONSES, STREAMS
+from tests.hostile.openings import HELLOS, PREFACES
 from tests.hostile.test_streams import frames
 from tests.http import test_framing
 from tests.net import test_clienthello, test_proxyprotocol
 
 _EXAMPLE = Path(dynbalance.__file__).parents[1] / "etc" / "dynbalance.toml"
+_SHORT = 2000
 _BODIES = (b"", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"5;a=b\r\nhello\r\n0\r\nT: x\r\n\r\n")
 
 
@@ -69,6 +71,11 @@ def _streams() -> list[bytes]:
     ] + _http2_frames()
 
 
+def _prefaces() -> list[bytes]:
+    cases = [case.sent for case in PREFACES if len(case.sent) < _SHORT]
+    return [*test_proxyprotocol.GOOD, *test_proxyprotocol.BROKEN, *cases]
+
+
 def _hellos() -> list[bytes]:
     t = test_clienthello
     whole = t.message(t.sni(b"a.example"))
@@ -79,6 +86,7 @@ def _hellos() -> list[bytes]:
         t.records(whole, 7),
         t.records(t.message(t.extension(43, b"\x02\x03\x04") + t.sni(b"A.example", kind=0))),
         t.records(t.message(None)),
+        *(case.sent for case in HELLOS if len(case.sent) < _SHORT),
     ]
 
 
@@ -145,7 +153,7 @@ SEEDS = {
     "http1_client": lambda: [case.sent for case in REQUESTS if len(case.sent) < 500],
     "http2_client": _streams,
     "server": lambda: [case.sent for case in RESPONSES if len(case.sent) < 500],
-    "proxy": lambda: [*test_proxyprotocol.GOOD, *test_proxyprotocol.BROKEN],
+    "proxy": _prefaces,
     "hello": _hellos,
     "config": _configs,
     "admin_fields": _admin_fields,
