@@ -149,6 +149,8 @@ class Invariants:
         if works is None:
             return
         works.inventory.detailed = True
+        # See dynbalance.stays.
+        gc.unfreeze()
         objects = gc.get_objects()
         servers = [each for each in objects if type(each) is Server]
         leases = [each for each in objects if type(each) is Lease]

@@ -56,6 +56,8 @@ class Inventory:
         """
         if not self.detailed:
             return Counter()
+        # See dynbalance.stays.
+        gc.unfreeze()
         gc.collect()
         # By the type first: there are few, and each name has to be put together.
         types = Counter(map(type, gc.get_objects()))

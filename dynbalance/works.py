@@ -37,6 +37,7 @@ from dynbalance.net.pipes import Pipes
 from dynbalance.orders import checked_in, orders_of
 from dynbalance.ports import OpenPort, Wanted, close_all, open_ports
 from dynbalance.slices import Slices
+from dynbalance.stays import Stays
 from dynbalance.store.choice import keeper_of, store_of
 from dynbalance.store.contract import Snapshot
 from dynbalance.store.membership import Membership
@@ -123,6 +124,7 @@ class Works:
             raise ConfigError([f"store.url: {unusable}"]) from None
         shared = None if inherited is None else daemon_dir(config.state_dir)
         self.keeper = keeper_of(config, reactor, wall, shared)
+        self._stays = Stays(lambda: sum(len(each.servers) for each in self.balancer))
         self.membership = Membership(
             self.balancer,
             self.store,
@@ -130,7 +132,7 @@ class Works:
             config.store.lease,
             config.store.sync_interval,
             reactor,
-            noted=self.keeper.note,
+            noted=self._noted,
         )
         self.lag = Lag(reactor)
         hub = self._hub = carrier(reactor)
@@ -161,6 +163,10 @@ class Works:
 
     def __repr__(self) -> str:
         return f"<Works {self.traffic}>"
+
+    def _noted(self) -> None:
+        self.keeper.note()
+        self._stays.look()
 
     def prepare(self, config: Config) -> Prepared:
         """

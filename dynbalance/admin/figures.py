@@ -26,21 +26,23 @@ class _Seen:
     """
     One upstream at one time.
 
-    @ivar servers: that it had.
+    @ivar servers: that it had, when L{look} is at its end.
     @ivar states: how many of them were in each.
     @ivar carried: what they had done, and those that were gone.
     """
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
-        self.servers = [Labelled(upstream.name, server) for server in upstream.servers]
+        self.servers: list[Labelled] = []
+        self._here = list(upstream.servers)
         self.states: Counter[State] = Counter()
         self.carried, self._adding = upstream.tally.adding()
 
     def look(self) -> Iterator[None]:
         """In pieces."""
-        for each in self.servers:
-            self.states[each.server.state] += 1
+        for server in self._here:
+            self.states[server.state] += 1
+            self.servers.append(Labelled(self.upstream.name, server))
             yield
         yield from self._adding
 

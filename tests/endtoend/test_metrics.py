@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,6 +24,9 @@ from tests.endtoend.harness import (
     wait_until,
 )
 from tests.endtoend.servers import Backend
+
+MANY = 1500
+"""Servers that a scrape cannot tell in one slice."""
 
 _NAME = re.compile(r"\bdynbalance_[a-z0-9_]+\b")
 _REFERENCE = """
@@ -132,3 +136,61 @@ class RulesTests(EndToEndCase):
 def names_in(text: str) -> set[str]:
     """The metrics that a text names."""
     return set(_NAME.findall(text))
+
+
+class ChurnTests(EndToEndCase):
+    """A daemon with many servers, of which some come and go all the time."""
+
+    def setUp(self) -> None:
+        self.daemon = Daemon(self)
+        self.names = [f"127.0.{n >> 8}.{n & 255}:9" for n in range(1, MANY + 1)]
+        servers = [{"addr": name} for name in self.names]
+        document = {"format": "dynbalance-1", "upstreams": {"default": {"servers": servers}}}
+        kind = {"Content-Type": "application/json"}
+        body = json.dumps({"data": document}).encode()
+        answer = ask(self.daemon.admin, "/upstream/import", "POST", body, kind)
+        self.assertEqual(200, answer.status, answer.body[:500])
+        self.over = False
+        self.done: list[int] = []
+
+    def churn(self) -> None:
+        """Until it is over, the last of the servers leaves and comes, and so does another."""
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        host, _, port = self.names[-1].partition(":")
+        for _ in range(1000):
+            other = "127.1.0.1"
+            orders = ("remove", host), ("add", other), ("add", host), ("remove", other)
+            for path, name in orders:
+                body = f"host={name}&port={port}".encode()
+                answer = ask(self.daemon.admin, f"/upstream/{path}", "POST", body, kind)
+                self.done.append(answer.status)
+            if self.over:
+                return
+
+    def test_scrapes(self) -> None:
+        """
+        Each page is one that Prometheus takes: it has each series once, and all
+        servers that were there all the time; orders are carried out meanwhile.
+        """
+        churning = threading.Thread(target=self.churn, daemon=True)
+        churning.start()
+        stay = set(self.names[:-1])
+        text = ""
+        for _ in range(5):
+            before = len(self.done)
+            text = ask(self.daemon.admin, "/metrics").body.decode()
+            wait_until(lambda last=before: len(self.done) > last, "orders to be carried out")
+            lines = [line for line in text.splitlines() if line[0] != "#"]
+            series = {line.rpartition(" ")[0] for line in lines}
+            self.assertEqual(len(lines), len(series))
+            for name in ("weight", "picks_total", "response_seconds_count"):
+                start = f'dynbalance_server_{name}{{server="'
+                ours = (each for each in series if each.startswith(start))
+                told = {each[len(start) :].partition('"')[0] for each in ours}
+                self.assertLessEqual(stay, told)
+                self.assertLessEqual(told - stay, {self.names[-1], "127.1.0.1:9"})
+        self.over = True
+        churning.join(30)
+        self.assertFalse(churning.is_alive())
+        self.assertEqual({200}, set(self.done))
+        run("promtool", "check", "metrics", stdin=text)
