@@ -12,10 +12,12 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from dynbalance.balancer.hookrun import Hook
 from dynbalance.balancer.peers import Peers
+from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.config.upstream import StickyConfig
 from dynbalance.errors import BalancerError
 from dynbalance.http.spool import Spool
 from dynbalance.net.deadlines import TICK
+from dynbalance.store.reports import Granted, Wish
 from tests.http.world import GET, OK, HttpTestCase, World, plain, post, sized
 from tests.temporary import Temporary
 
@@ -294,6 +296,45 @@ class AttemptTests(HookCase):
         server.send(OK)
         client.take()
         self.assertEqual((0, True), (world.idle, server.over))
+
+
+class StrictTests(HookCase):
+    """Where the store has to be asked for a place on the hook's server."""
+
+    def wished(self, world: World, upstream: StrictUpstream) -> str:
+        """Where a place is wanted."""
+        wishes: list[Wish] = []
+
+        def look() -> bool:
+            wishes.extend(upstream.turn())
+            return bool(wishes)
+
+        world.until(look)
+        return wishes[0].address
+
+    def test_full_over_all_nodes(self) -> None:
+        """A server that has none there is as one that has refused."""
+        heard: list[Any] = []
+
+        def choose(b: Any) -> None:
+            heard.append(b.get_last_failure())
+            b.set_current_peer(world.backends[b.attempt - 1].key)
+            b.set_more_tries(2 - b.attempt)
+
+        world = self.hooked(choose, counting="strict")
+        upstream = world.upstream.upstream
+        assert isinstance(upstream, StrictUpstream)
+        upstream.near()
+        client = world.client()
+        client.send(GET)
+        for backend, count in zip(world.backends, (0, 1), strict=True):
+            self.assertEqual(backend.key, self.wished(world, upstream))
+            upstream.granted(Granted(counts=(count,), totals={backend.key: 1}))
+        server = world.backends[1].accept()
+        self.assertEqual(GET, plain(server.take()))
+        server.send(OK)
+        self.assertEqual(OK, client.take())
+        self.assertEqual([None, ("failed", 502)], heard)
 
 
 class WaitingTests(HookCase):

@@ -243,6 +243,7 @@ class World:
                     options=UpstreamOptions(
                         hash_consistent=settings.hash_consistent,
                         queue=settings.queue,
+                        strict=settings.counting == "strict",
                         retry_budget=settings.retry_budget,
                         last_good=settings.panic == "last_good",
                     ),

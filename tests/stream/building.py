@@ -90,6 +90,7 @@ class StreamCase(TestCase):
         max_conns: int = 0,
         retry_budget: float = 0,
         queue: int = 0,
+        strict: bool = False,
         **options: Any,
     ) -> None:
         """A listener over servers at C{addresses}."""
@@ -100,7 +101,7 @@ class StreamCase(TestCase):
                     policy=policy,
                     servers=servers(*addresses, max_conns=max_conns),
                     options=UpstreamOptions(
-                        retry_budget=retry_budget, queue=queue
+                        retry_budget=retry_budget, queue=queue, strict=strict
                     ),
                 )
             ],

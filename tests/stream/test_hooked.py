@@ -14,7 +14,9 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from dynbalance.balancer.hookrun import Hook
 from dynbalance.balancer.peers import Peers
+from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.net.deadlines import TICK
+from dynbalance.store.reports import Granted, Wish
 from dynbalance.stream.accesslog import StreamLog
 from dynbalance.stream.leaving import LOOK
 from dynbalance.stream.session import Session
@@ -155,6 +157,41 @@ class HookTests(StreamCase):
         self.listener.abort_all()
         second.expect_end()
         self.assertEqual([1], cancelled)
+
+    def wished(self, upstream: StrictUpstream) -> str:
+        """Where a place is wanted."""
+        wishes: list[Wish] = []
+
+        def look() -> bool:
+            wishes.extend(upstream.turn())
+            return bool(wishes)
+
+        self.pump.until(look)
+        return wishes[0].address
+
+    def test_full_over_all_nodes(self) -> None:
+        """Where the store has no place on the hook's server, that is as if it had refused."""
+        heard: list[Any] = []
+        one, two = self.backend(), self.backend()
+
+        def call(b: Any) -> None:
+            heard.append(b.get_last_failure())
+            b.set_current_peer("127.0.0.1", (one, two)[b.attempt - 1].port)
+            b.set_more_tries(2 - b.attempt)
+
+        keys = [f"127.0.0.1:{backend.port}" for backend in (one, two)]
+        self.hooked(call, *keys, max_conns=1, strict=True)
+        upstream = self.upstream
+        assert isinstance(upstream, StrictUpstream)
+        upstream.near()
+        client = self.client()
+        client.send(b"hello")
+        for key, count in zip(keys, (0, 1), strict=True):
+            self.assertEqual(key, self.wished(upstream))
+            upstream.granted(Granted(counts=(count,), totals={key: 1}))
+        self.accept(two).expect(b"hello")
+        self.assertEqual([None, ("failed", 0)], heard)
+        self.assertEqual([0, 1], [server.held for server in upstream.servers])
 
     async def ponder(self, b: Any) -> None:
         try:
