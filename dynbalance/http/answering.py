@@ -46,17 +46,18 @@ class Answering(Tunnel):
             self._front.informational(head)
 
     def respond(self, head: ResponseHead, length: int, data: bytes, at: int, last: bool) -> None:
-        assert self._lease is not None
-        server = self._lease.server
-        server.responses[head.status // 100 if head.status < 600 else 0] += 1
-        times, seconds = server.times, self._to.hub.now - self._chosen
+        lease, to = self._lease, self._to
+        assert lease is not None
+        server = lease.server
+        server.responses[head.kind] += 1
+        times, seconds = server.times, to.hub.now - self._chosen
         times.counts[bisect_left(BOUNDS, seconds)] += 1
         times.total += seconds
         server.bytes_out += len(data)
         if self.attempts:
-            self.attempts[-1].header = self._to.deadlines.now()
+            self.attempts[-1].header = to.deadlines.now()
             self.attempts[-1].status = head.status
-        if self._to.looks:
+        if to.looks:
             shown = self._look(head)
             if shown is None:
                 return

@@ -109,7 +109,7 @@ class ClientConnection(ResponseWriter):
         if not self._reading:
             if self._buffer:
                 self._read(self._buffer)
-            else:
+            elif self._held_back:
                 self._read_on()
 
     def _log_access(self, exchange: Exchange | MountedAdmin | None) -> None:

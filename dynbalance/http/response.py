@@ -34,6 +34,7 @@ class ResponseHead:
     """
     A response without its body.
 
+    @ivar kind: the first digit of the status, 0 for what is beyond 599.
     @ivar length: bytes of the body, L{CHUNKED}, or L{UNTIL_CLOSE}; of a
         response to HEAD what a GET would have had.
     @ivar bodyless: never has a body: 1xx, 204, 304.
@@ -47,6 +48,7 @@ class ResponseHead:
     """
 
     status: int
+    kind: int
     length: int
     bodyless: bool
     keep_alive: bool
@@ -108,6 +110,7 @@ def _parse(block: bytes) -> ResponseHead:
     forward = b"\r\n".join(head)
     return ResponseHead(
         status=status,
+        kind=status // 100 if status < 600 else 0,
         length=length,
         bodyless=bodyless,
         keep_alive=keep_alive,

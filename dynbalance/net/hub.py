@@ -127,7 +127,7 @@ class Hub:
                 events = self._poll(0, _BATCH)
                 self.now = self.seconds()
                 self._dispatch(events)
-                if self._closing:
+                while self._closing:
                     self._close()
                 if len(events) < _BUSY or self._closed:
                     break

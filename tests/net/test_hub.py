@@ -200,6 +200,28 @@ class HubTests(NetCase):
         self.hub.doRead()
         self.assertEqual(self.hub.getReaders(), [])
 
+    def test_closed_by_a_close(self) -> None:
+        """Whatever is closed by the end of another does not wait for one more event."""
+        closed: list[Any] = []
+
+        class Closing:
+            def __init__(self, then: Any = None) -> None:
+                self.then = then
+
+            def close_now(self) -> None:
+                closed.append(self)
+                if self.then is not None:
+                    hub.close_soon(self.then)
+
+        hub, last = self.hub, Closing()
+        first = Closing(last)
+        near, far = self.sockets()
+        hub.addReader(Watcher(near, lambda: hub.close_soon(first)))
+        far.send(b"x")
+        hub.doRead()
+        self.assertEqual([first, last], closed)
+        hub.hand_over(near.fileno())
+
     def test_the_end_of_the_reactor(self) -> None:
         """When the reactor drops the hub, all its connections are lost."""
         protocol, _ = self.pair()
