@@ -116,12 +116,16 @@ def _redis(keep: bool) -> Callable[..., float]:
     return drive
 
 
-def _download(port: str) -> Callable[..., float]:
+def _curl(port: str, path: str, *options: str) -> Callable[..., float]:
+    """@param options: with these 100 MiB go one way or the other."""
+
     def drive(balancer: Running, core: int, seconds: float) -> float:
-        url = f"http://127.0.0.1:{getattr(balancer, port)}/large"
+        url = f"http://127.0.0.1:{getattr(balancer, port)}{path}"
         times = max(2, int(seconds * 3))
-        command = ["taskset", "-c", str(core), "curl", "-s", "-f", "-o", "/dev/null"]
-        command += ["--url", url, "-o", "/dev/null"] * (times - 1) + ["--url", url]
+        once = ["-s", "-f", "-o", "/dev/null", *options, url]
+        command = ["taskset", "-c", str(core), "curl", *once]
+        for _ in range(times - 1):
+            command += ["--next", *once]
         subprocess.run(command, check=True, timeout=seconds * 20 + 60)
         return times * LARGE / 1e9
 
@@ -149,6 +153,7 @@ def cases(scratch: Path) -> list[Case]:
     post.write_text('wrk.method = "POST"\nwrk.body = string.rep("x", 16384)\n')
     paced = scratch / "paced.lua"
     paced.write_text(_PACED)
+    upload = ("-T", str(scratch / "www" / "large"), "-X", "POST", "-H", "Expect:")
     closing = ["-H", "Connection: close"]
     browser = [word for name, value in BROWSER for word in ("-H", f"{name}: {value}")]
     latency = _wrk(["-s", str(paced)], "/", connections=10, what=r"mean (\S+)")
@@ -159,12 +164,14 @@ def cases(scratch: Path) -> list[Case]:
         Case("http, new connection", each, _cost(_wrk(closing, "/"))),
         Case("http, POST 16 KiB", each, _cost(_wrk(["-s", str(post)], "/post"))),
         Case("http, chunked response", each, _cost(_wrk([], "/chunked.html"))),
-        Case("http, download", "s a GB", _cost(_download("http"), 1.0)),
+        Case("http, download", "s a GB", _cost(_curl("http", "/large"), 1.0)),
+        Case("http, upload", "s a GB", _cost(_curl("http", "/post", *upload), 1.0), quick=False),
         Case("http, 1,000 a second", "us, mean latency", latency, quick=False),
         Case("http, idle clients", "KiB a client", _idle, fresh=True, quick=False),
         Case("http, 10 servers", each, _cost(_wrk([], "/")), servers=10, quick=False),
         Case(f"http, {MANY:,} servers", each, _cost(_wrk([], "/")), servers=MANY, quick=False),
         Case("stream, ping-pong", "us a message", _cost(_redis(keep=True))),
         Case("stream, new connection", "us a connection", _cost(_redis(keep=False))),
-        Case("stream, download", "s a GB", _cost(_download("bulk"), 1.0)),
+        Case("stream, download", "s a GB", _cost(_curl("bulk", "/large"), 1.0)),
+        Case("stream, upload", "s a GB", _cost(_curl("bulk", "/post", *upload), 1.0), quick=False),
     ]

@@ -45,3 +45,8 @@ class BodyReader:
         if self.size > self._limit > 0:
             raise BadMessage("the request's body is too large", 413)
         return piece, rest
+
+    def passed(self, size: int) -> None:
+        """So many bytes of a body of known length were not shown to this."""
+        self.missing -= size
+        self.size += size

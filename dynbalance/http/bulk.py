@@ -1,5 +1,5 @@
 """
-The rest of a long response's body, on its way past the protocols.
+The rest of a long body, on its way past the protocols.
 
 Knows when that pays and may be; refuses to know how bytes are moved
 (L{dynbalance.net.bulk}).
@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 from dynbalance.net.bulk import Bulk
 from dynbalance.net.pipes import SPLICE
-from dynbalance.net.transport import RECEIVE, ClientTransport
+from dynbalance.net.transport import RECEIVE, ClientTransport, ServerTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dynbalance.http.exchange import Exchange
     from dynbalance.http.responsereader import ResponseReader
+    from dynbalance.net.pipes import Pipes
+    from dynbalance.net.tlstransport import TlsTransport
 
 LEAST = 2 * RECEIVE
 """Bytes that are to come at least: below it the pipe costs more than it saves."""
@@ -42,3 +46,27 @@ def pass_beside(connection: ResponseReader, exchange: Exchange, size: int) -> Bu
         connection.wait(timeout)
 
     return Bulk(source, target, size, pipe, upstream.pipes, moved, connection.body_passed)
+
+
+def send_beside(
+    source: ServerTransport | TlsTransport,
+    target: ClientTransport | TlsTransport,
+    size: int,
+    pipes: Pipes,
+    moved: Callable[[int], None],
+    done: Callable[[bool], None],
+) -> Bulk | None:
+    """
+    Let the next C{size} bytes from the client go to the server unseen.
+
+    @param moved: called with each number of bytes.
+    @param done: called when the server has them all.
+    @return: C{None} where they have to be seen: behind TLS, or while the server
+        takes no more.
+    """
+    if not (isinstance(source, ServerTransport) and isinstance(target, ClientTransport)):
+        return None
+    if SPLICE is None or source.TLS or not target.clear:
+        return None
+    pipe = pipes.take()
+    return None if pipe is None else Bulk(source, target, size, pipe, pipes, moved, done)

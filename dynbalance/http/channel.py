@@ -12,11 +12,13 @@ from __future__ import annotations
 from math import inf
 
 from dynbalance.http.bodyreader import BodyReader
+from dynbalance.http.bulk import LEAST
 from dynbalance.http.clientconnection import AHEAD, ClientConnection
 from dynbalance.http.exchange import Exchange
 from dynbalance.http.fields import BadMessage
 from dynbalance.http.mounted import MountedAdmin
 from dynbalance.http.request import RequestHead, is_hopeless, parse_request, without_empty_lines
+from dynbalance.net.transport import RECEIVE
 
 
 class Channel(ClientConnection):
@@ -134,6 +136,26 @@ class Channel(ClientConnection):
             self._read_ahead(rest)
         if self._missing and self._exchange is not None and not self._held_back:
             self.listener.deadlines.set(self, self.listener.settings.client_header_timeout)
+            if len(data) == RECEIVE and self._missing > LEAST:
+                # It came full: there is more where it came from.
+                self._pass_body_beside()
+
+    def _pass_body_beside(self) -> None:
+        exchange, source = self._exchange, self.transport
+        if isinstance(exchange, Exchange):
+            exchange.body_beside(source, self._missing, self._body_passed, self._body_ended)
+
+    def _body_passed(self, size: int) -> None:
+        assert self._body is not None
+        self._body.passed(size)
+        self._missing = self._body.missing
+        self.listener.deadlines.set(self, self.listener.settings.client_header_timeout)
+
+    def _body_ended(self) -> None:
+        self._continue = False
+        self.deadline = inf
+        assert self._exchange is not None
+        self._exchange.body_ended()
 
     def _take_body(self, data: bytes) -> bytes:
         """
@@ -152,7 +174,5 @@ class Channel(ClientConnection):
         if piece:
             exchange.body(piece)
         if not self._missing and self._exchange is exchange:
-            self._continue = False
-            self.deadline = inf
-            exchange.body_ended()
+            self._body_ended()
         return rest

@@ -17,17 +17,22 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from dynbalance.balancer.attempts import Cause
+from dynbalance.http.bulk import send_beside
 from dynbalance.http.phase import BODY, CLOSED, DIALING, HEAD, IDLE, TUNNEL
 from dynbalance.http.response import UNTIL_CLOSE
 from dynbalance.http.responsereader import ResponseReader
 from dynbalance.net.dial import Dial, Target, transport_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dynbalance.balancer.server import Server
     from dynbalance.http.exchange import Exchange
     from dynbalance.http.upstream import HttpUpstream
+    from dynbalance.net.bulk import Bulk
     from dynbalance.net.tlsdial import TlsDial
     from dynbalance.net.tlstransport import TlsTransport
+    from dynbalance.net.transport import ServerTransport
 
 
 class ServerConnection(ResponseReader):
@@ -49,6 +54,7 @@ class ServerConnection(ResponseReader):
         self.due = inf
         self.born = 0.0
         self._dial: Dial | TlsDial | None = None
+        self._upload: Bulk | None = None
         self._target: Target | None = None
         # What waited for the server at the last look, and whether what comes
         # from it is left in the kernel.
@@ -118,6 +124,25 @@ class ServerConnection(ResponseReader):
         if deadline < self.due:
             deadlines.watch(self)
         self.transport.write(data)
+
+    def send_beside(
+        self,
+        source: ServerTransport | TlsTransport,
+        size: int,
+        moved: Callable[[int], None],
+        done: Callable[[], None],
+    ) -> None:
+        """
+        Take the next C{size} bytes of the request's body past the protocols, if
+        that may be; see L{dynbalance.http.bulk.send_beside}.
+        """
+
+        def all_moved(silent: bool) -> None:
+            self._upload = None
+            done()
+
+        pipes = self.upstream.pipes
+        self._upload = send_beside(source, self.transport, size, pipes, moved, all_moved)
 
     def wait(self, timeout: float) -> None:
         """The server has C{timeout} seconds for its next move."""
@@ -201,8 +226,10 @@ class ServerConnection(ResponseReader):
             self.transport.abortConnection()
 
     def _leave(self) -> None:
-        if self._bulk is not None:
-            self._bulk.drop()
+        for bulk in (self._bulk, self._upload):
+            if bulk is not None:
+                bulk.drop()
+        self._upload = None
         self.exchange = None
         self.phase = CLOSED
         self.upstream.forget(self)

@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dynbalance.http.connection import ServerConnection
     from dynbalance.http.front import Front
     from dynbalance.http.requestbody import RequestBody
     from dynbalance.http.upstream import HttpUpstream
+    from dynbalance.net.tlstransport import TlsTransport
     from dynbalance.net.transport import ServerTransport
 
 
@@ -49,6 +52,34 @@ class Sending:
             self._send(last)
         elif self._connection is not None and self._connection.requests:
             self._sent()
+
+    def body_beside(
+        self,
+        source: ServerTransport | TlsTransport,
+        size: int,
+        moved: Callable[[int], None],
+        done: Callable[[], None],
+    ) -> None:
+        """
+        Let what is to come of the request's body go to the server unseen, if
+        nobody else will ask for it again.
+
+        @param size: of it, in bytes.
+        @param moved: called with each number of bytes that went.
+        @param done: called when all went; L{body_ended} is then to be said.
+        """
+        body, connection = self._body, self._connection
+        if body is None or body.is_replayable or self._request_paused:
+            return
+        if connection is None or connection.requests == 0 or connection.exchange is not self:
+            return
+        server = connection.server
+
+        def sent(size: int) -> None:
+            server.bytes_in += size
+            moved(size)
+
+        connection.send_beside(source, size, sent, done)
 
     def _send(self, data: bytes) -> None:
         body, connection = self._body, self._connection
