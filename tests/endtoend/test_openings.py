@@ -6,6 +6,7 @@ the daemon itself, with servers that write down what reaches them.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 import socket
@@ -14,11 +15,30 @@ from attrs import evolve, frozen
 
 from tests.endtoend.certificates import TlsCase, listener_tls
 from tests.endtoend.daemon import Daemon, endpoint
-from tests.endtoend.harness import BOUND, LOOPBACK, EndToEndCase, free_port, wait_until
+from tests.endtoend.harness import (
+    BOUND,
+    LOOPBACK,
+    EndToEndCase,
+    accepts,
+    free_port,
+    program,
+    wait_until,
+)
 from tests.hostile.openings import HELLOS, PREFACES, PrefaceCase
 
 REQUEST = b"GET /good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+_HAPROXY = """
+defaults
+ mode tcp
+ timeout connect 15s
+ timeout client 15s
+ timeout server 15s
+listen front
+ bind 127.0.0.1:{front}
+ server back 127.0.0.1:{back} send-proxy-v2 proxy-v2-options crc32c,unique-id
+"""
 
 
 @frozen
@@ -51,14 +71,17 @@ class Servers:
         host, port = self._listening[index].getsockname()
         return f"{host}:{port}"
 
-    def play(self, port: int, sent: bytes, ends: bool = True) -> tuple[Seen, int]:
+    def play(
+        self, port: int, sent: bytes, ends: bool = True, source: str = LOOPBACK
+    ) -> tuple[Seen, int]:
         """
         A client that says C{sent} and no more.
 
         @param ends: whether it says that it is no more.
+        @param source: its address.
         @return: what became of it, and its port.
         """
-        with socket.create_connection((LOOPBACK, port), BOUND) as client:
+        with socket.create_connection((LOOPBACK, port), BOUND, (source, 0)) as client:
             mine: int = client.getsockname()[1]
             with contextlib.suppress(OSError):
                 client.sendall(sent)
@@ -164,6 +187,19 @@ class PrefaceTests(EndToEndCase):
                 seen, _ = self.servers.play(self.daemon.http, case.sent + REQUEST, ends=False)
                 self.assertIn(f"\r\nX-Real-IP: {LOOPBACK}\r\n".encode(), seen.data, case.name)
                 self.assertEqual(ANSWER, seen.answer, case.name)
+
+    def test_haproxy(self) -> None:
+        """HAProxy's own header with a checksum is believed."""
+        directory = self.directory("haproxy")
+        port = free_port()
+        file = os.path.join(directory, "haproxy.cfg")
+        with open(file, "w") as out:
+            out.write(_HAPROXY.format(front=port, back=self.daemon.http))
+        haproxy = self.start("haproxy", [program("haproxy"), "-db", "-f", file], directory)
+        haproxy.until(lambda: accepts(port), "listens")
+        seen, _ = self.servers.play(port, REQUEST, ends=False, source="127.0.0.2")
+        self.assertIn(b"\r\nX-Real-IP: 127.0.0.2\r\n", seen.data)
+        self.assertEqual(ANSWER, seen.answer)
 
 
 class HelloTests(TlsCase):
