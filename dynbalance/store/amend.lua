@@ -32,6 +32,7 @@ for first = 1, #KEYS, FIXED do
   local u = upstream(first)
   local stale = expect(u, ARGV[next_arg])
   if stale then return stale end
+  thaw(u, at)
   all[#all + 1], firsts[#firsts + 1] = u, next_arg + 2
   next_arg = next_arg + 2 + 5 * tonumber(ARGV[next_arg + 1])
 end

@@ -1,6 +1,7 @@
 -- ARGV: how many seconds a drain lasts at least.  Answers for each drain that is
 -- over: address, what was done, and the connections that were left.
 local u, settle, at = upstream(1), tonumber(ARGV[1]), time()
+thaw(u, at)
 local addresses, over = redis.call('HKEYS', u.meta), {}
 table.sort(addresses)
 for _, address in ipairs(addresses) do

@@ -39,7 +39,8 @@ local function follow_clock(u, at, step)
   end
 end
 
--- The gap is judged by the lease of the node that was heard last.  Who calls knows
+-- To be called before a moment is written down, too: one of the new time must not be
+-- taken for one of the old.  The gap is judged by the lease of the node that was heard last.  Who calls knows
 -- of no outage, so that a gap is a step of the clock.
 local function thaw(u, at)
   local known = redis.call('HMGET', u.sync, 'contact', 'lease')

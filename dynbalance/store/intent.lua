@@ -4,6 +4,7 @@
 local u, address, intent, at = upstream(1), ARGV[1], ARGV[2], time()
 local stale = expect(u, ARGV[6])
 if stale then return stale end
+thaw(u, at)
 local before = redis.call('HGET', u.meta, address)
 local meta = before and parse(before)
 if not meta then return false end

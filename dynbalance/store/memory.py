@@ -179,6 +179,7 @@ class MemoryStore:
         here = self.roster(upstream)
         try:
             here.require(only_at)
+            here.thaw(self._now())
             return succeed(change(here))
         except StoreError as error:
             return fail(error)

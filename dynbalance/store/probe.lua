@@ -3,6 +3,7 @@
 -- addresses.  Answers those that are the node's now.
 local u, node, lease, at = upstream(1), ARGV[1], tonumber(ARGV[2]), time()
 local FORGOTTEN = 3600
+thaw(u, at)
 
 local mine = {}
 for i = 3, #ARGV do

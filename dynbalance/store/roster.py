@@ -82,6 +82,7 @@ class Roster(Shelf):
         return self.put(record, step, "update")
 
     def amend(self, edits: Iterable[Edit], step: Step, action: str) -> int:
+        self.thaw(step.at)
         for edit in edits:
             before = self.servers.get(edit.address)
             record = edited(before, edit, step.at)
@@ -92,6 +93,7 @@ class Roster(Shelf):
         return self.revision
 
     def finish_drains(self, settle: float, now: float) -> tuple[Drained, ...]:
+        self.thaw(now)
         step = Step("drain", now)
         over = []
         for address in sorted(self.servers):
@@ -121,7 +123,6 @@ class Roster(Shelf):
         return self.published(record)
 
     def expire(self, ttl: float, now: float) -> Expiry:
-        self.thaw(now)
         count = 0
         disabled = []
         step = Step("heartbeat", now)
@@ -182,7 +183,6 @@ class Roster(Shelf):
         self.contact = now
 
     def recount(self, now: float) -> int:
-        self.thaw(now)
         self.ledger.reap(now)
         return len(self.servers)
 
@@ -191,6 +191,7 @@ class Roster(Shelf):
     def claim_checks(
         self, node: str, addresses: Collection[str], lease: float, now: float
     ) -> frozenset[str]:
+        self.thaw(now)
         mine = set()
         for address in addresses:
             who, till = self.probers.get(address, ("", 0.0))

@@ -3,6 +3,7 @@
 local u, address, at = upstream(1), ARGV[1], time()
 local stale = expect(u, ARGV[4])
 if stale then return stale end
+thaw(u, at)
 local before = redis.call('HGET', u.meta, address)
 local meta = before and parse(before)
 if not meta then return false end

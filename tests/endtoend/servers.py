@@ -8,17 +8,34 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-from tests.endtoend.harness import BOUND, LOOPBACK, EndToEndCase, accepts, ask, free_port, program
+from tests.endtoend.harness import (
+    BOUND,
+    LOOPBACK,
+    NO_ENVIRONMENT,
+    EndToEndCase,
+    accepts,
+    ask,
+    free_port,
+    program,
+)
 
 
 class Redis:
     """A redis-server on a TCP port of its own, which survives a restart of it."""
 
-    def __init__(self, case: EndToEndCase, *options: str) -> None:
+    def __init__(
+        self,
+        case: EndToEndCase,
+        *options: str,
+        environment: Mapping[str, str] = NO_ENVIRONMENT,
+    ) -> None:
+        """@param environment: more of it."""
         self._case = case
         self._options = options
+        self._environment = environment
         self.port = free_port()
         self.directory = case.directory("redis")
         self.start()
@@ -31,7 +48,7 @@ class Redis:
         command = [program("redis-server"), "--port", str(self.port), "--bind", LOOPBACK]
         command += ["--dir", self.directory, "--save", "", "--appendonly", "yes"]
         command += ["--appendfsync", "always", *self._options]
-        self.process = self._case.start("redis", command, self.directory)
+        self.process = self._case.start("redis", command, self.directory, self._environment)
         self.process.until(self._answers, "answers")
 
     @classmethod

@@ -681,6 +681,19 @@ class StoreContract:
         self.assertEqual((A,), (await self.store.expire("default", 30.0)).disabled)
         self.assertEqual({A}, await self.store.claim_checks("default", "one", [A], 6.0))
 
+    async def test_clock_and_beats(self) -> None:
+        """What comes before the first exchange by the new time is of the new time."""
+        await self._with_two()
+        for step in (-3600.0, 3600.0):
+            await self.elapse(step)
+            await self.store.beat("default", A, True)
+            await self.store.add("default", order(B), "ops")
+            await self.tell("one", {})
+            now = (await self.store.snapshot("default")).now
+            for record in (await self.store.snapshot("default")).servers:
+                self.assertApproximates(now, record.last_heartbeat, 2.0)
+            await self.store.remove("default", B, "ops")
+
     async def test_clock_after_outage(self) -> None:
         """A gap that nodes know of is none of the clock's: who does not come back is out."""
         await self._with_two()
