@@ -32,6 +32,9 @@ from dynbalance.store.seeking import Place, SeekingEndpoint, redirection
 FIRST_DELAY, LAST_DELAY = 0.05, 1.0
 """Seconds between two attempts to connect: doubled each time, up to the last."""
 
+FEW, FOR_EACH = 1000, 0.0002
+"""Words of a call beyond which each gives it so many seconds more."""
+
 _T = TypeVar("_T")
 
 
@@ -79,6 +82,7 @@ class RedisStore(Calls):
         self._reached: list[Deferred[None]] = []
         self._tried: list[Deferred[None]] = []
         self._available = False
+        self._burden = 0.0
         # The keys are at another node, which is not reached yet.
         self._moving = False
         self._closed = False
@@ -213,8 +217,18 @@ class RedisStore(Calls):
             except (ValueError, TypeError) as error:
                 raise senseless(name, error) from error
 
+        # What is asked behind a large order waits for that, too.
+        burden = max(0, len(args) - FEW) * FOR_EACH
+        self._burden += burden
+        patience = self._timeout + self._burden
+
+        def done(result: _T | Failure) -> _T | Failure:
+            self._burden -= burden
+            return result
+
         answer = Deferred.fromCoroutine(call())
-        answer.addTimeout(self._timeout, self._clock, _late(name))
+        answer.addTimeout(patience, self._clock, _late(name))
+        answer.addBoth(done)
         return answer.addErrback(give_up)
 
     async def _otherwise(

@@ -27,6 +27,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ServerExists, StoreUnavailable
+from dynbalance.store.changes import Change, Edit
 from dynbalance.store.endpoints import tcp_endpoint, tls_endpoint, unix_endpoint
 from dynbalance.store.redis import RedisStore
 from dynbalance.store.reports import Report
@@ -238,6 +239,17 @@ class TroubleTests(_Connected):
         await self.until(lambda: store.available)
         self.assertEqual(2, await store.recount("default"))
         self.assertEqual(B, (await store.beat("default", B, True)).order.address)
+
+    async def test_large_order(self) -> None:
+        """An order about thousands of servers has more time, and so has what is behind it."""
+        store = await self.opened(self.serve(), timeout=0.1)
+        orders = [order(f"10.0.{n >> 8}.{n & 255}:80") for n in range(10_000)]
+        edits = tuple(Edit(address=each.address, order=each) for each in orders)
+        amended = store.amend({"default": Change(edits=edits)}, "ops", "import")
+        behind = store.sync("one", 10.0, {"default": Report(held={}, full=True)})
+        self.assertEqual({"default": 1}, await amended)
+        self.assertEqual(1, (await behind)["default"].revision)
+        self.assertEqual(0.0, store._burden)
 
     async def test_restarted(self) -> None:
         """A server that was killed is found again when it is back."""
