@@ -20,22 +20,38 @@ import time
 from collections.abc import Callable
 
 from bench.rehearsal import Rehearsal
+from tests.endtoend.beats import Beats
 from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import LOOPBACK, ask, wait_until
+from tests.endtoend.harness import LOOPBACK, NO_ENVIRONMENT, ask, wait_until
+from tests.endtoend.nameserver import NameServer
 from tests.endtoend.oracle import Oracle, Recorder, Verdict
 from tests.endtoend.servers import Redis
+from tests.endtoend.wallclock import WallClock
 from tests.endtoend.wire import SlowWire
+
+HOUR = 3600
+OTHER = "127.0.0.2"
+"""As much this machine as the first one."""
 
 
 class Scene:
     """
     @ivar seconds: how long a fault lasts.
     @ivar oracle: the load, and what is to be said of it.
+    @ivar names: who knows where C{one.test} is.
+    @ivar clocks: those of the store and of the nodes, where these are to be set.
     """
 
-    def __init__(self, case: Rehearsal, seconds: float, store: str = "") -> None:
+    def __init__(
+        self, case: Rehearsal, seconds: float, store: str = "", clocked: bool = False
+    ) -> None:
         self.case, self.seconds = case, seconds
-        self.redis = Redis(case)
+        self.names = NameServer(case, one=[LOOPBACK])
+        self.clocks = [WallClock(case) for _ in range(3)] if clocked else []
+        store_time, *node_times = [clock.environment for clock in self.clocks] or [
+            NO_ENVIRONMENT
+        ] * 3
+        self.redis = Redis(case, environment=store_time)
         self.wire = SlowWire(case, self.redis.port)
         url = store or f"redis://{LOOPBACK}:{self.wire.port}/0"
         self.nodes = [
@@ -51,8 +67,12 @@ class Scene:
                     "read_timeout": 1.0,
                     "max_idle_time": 2.0,
                 },
+                more=self.names.table(),
+                environment=environment,
             )
-            for name in (("one",) if store else ("one", "two"))
+            for name, environment in zip(
+                ("one",) if store else ("one", "two"), node_times, strict=False
+            )
         ]
         self.servers = [Recorder(case, name) for name in ("a", "b", "c")]
         for server in self.servers:
@@ -225,6 +245,71 @@ def embedded_killed(scene: Scene) -> None:
         node.call("remove", host=LOOPBACK, port=1 + number)
 
 
+def name_moves(scene: Scene) -> None:
+    """A fourth server is given by name, and is now here and now there."""
+    _named(scene)
+    end = time.monotonic() + scene.seconds
+    while time.monotonic() < end:
+        for place in (OTHER, LOOPBACK):
+            scene.names.hosts["one.test"] = [place]
+            scene.oracle.more(200)
+
+
+def name_vanishes(scene: Scene) -> None:
+    """Its name is not known any more, and known again."""
+    _named(scene)
+    del scene.names.hosts["one.test"]
+    scene.wait()
+    scene.names.hosts["one.test"] = [OTHER]
+
+
+def name_server_silent(scene: Scene) -> None:
+    """Nobody says where it is."""
+    _named(scene)
+    scene.names.silent = True
+    scene.wait()
+    scene.names.silent = False
+
+
+def _named(scene: Scene) -> None:
+    here = Recorder(scene.case, "here")
+    there = Recorder(scene.case, "there", OTHER, here.port)
+    scene.servers += [here, there]
+    scene.nodes[0].call("add", host="one.test", port=here.port, heartbeat="false", fail_timeout=1)
+    while not here.served():
+        scene.oracle.more(50)
+
+
+def store_clock(scene: Scene) -> None:
+    """The store's clock is set by an hour, while servers live by heartbeats."""
+    _set(scene, scene.clocks[:1])
+
+
+def node_clocks(scene: Scene) -> None:
+    """Both nodes' clocks are set, and differ meanwhile."""
+    _set(scene, scene.clocks[1:])
+
+
+def _set(scene: Scene, clocks: list[WallClock]) -> None:
+    node = scene.nodes[0]
+    for server in scene.servers:
+        node.call("remove", host=LOOPBACK, port=server.port)
+        node.add(server.port)
+    beats = Beats(scene.case, node.admin, [server.port for server in scene.servers], 0.2)
+    end = time.monotonic() + scene.seconds
+    while time.monotonic() < end:
+        for step in (HOUR, 0, -HOUR, 0):
+            for clock in clocks:
+                clock.set(step)
+                scene.oracle.more(50)
+                late = node.call("cleanup")["data"]["expired_count"]
+                if late:
+                    raise AssertionError(f"{late} servers have expired")
+    beats.end()
+    for server in scene.servers:
+        node.call("update", host=LOOPBACK, port=server.port, heartbeat="false")
+
+
 def _children(node: Daemon) -> list[int]:
     pid = node.process.pid
     with open(f"/proc/{pid}/task/{pid}/children") as children:
@@ -258,6 +343,11 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "node-killed": node_killed,
     "bad-file": bad_file,
     "membership": membership,
+    "name-moves": name_moves,
+    "name-vanishes": name_vanishes,
+    "name-server-silent": name_server_silent,
+    "store-clock": store_clock,
+    "node-clocks": node_clocks,
 }
 
 
@@ -265,7 +355,7 @@ def rehearse(name: str, seconds: float) -> tuple[Verdict, list[str]]:
     """One fault."""
     with Rehearsal() as case:
         store = "embedded:" if name.startswith("embedded") else ""
-        scene = Scene(case, seconds, store)
+        scene = Scene(case, seconds, store, clocked=name.endswith(("clock", "clocks")))
         FAULTS[name](scene)
         verdict = scene.settle()
     return verdict, [*verdict.violations, *case.violations]
