@@ -619,6 +619,11 @@ class EndpointTextTests(TestCase):
             "tcp:-1": "'tcp:-1': port -1 is not in 0-65535",
             "tcp:x": "'tcp:x': 'x' is not a number",
             "tpc:80": "'tpc:80': unknown kind of endpoint 'tpc'",
+            "127.0.0.1:80": "'127.0.0.1:80': unknown kind of endpoint '127.0.0.1'; "
+            "write 'tcp:80:interface=127.0.0.1'",
+            "*:80": "'*:80': unknown kind of endpoint '*'; write 'tcp:80'",
+            "[::1]:80": "'[::1]:80': unknown kind of endpoint '['; "
+            "write 'tcp6:80:interface=\\:\\:1'",
             "tcp:80:foo=1": "'tcp:80:foo=1': an argument is missing or not known to tcp:",
             "unix:": "'unix:': the path is not absolute",
             "stdio:": "standard input and output cannot be listened on",

@@ -131,7 +131,7 @@ def _would_bind(text: str, kind: str) -> _Binding:
     try:
         endpoint = serverFromString(recorder, text)
     except ValueError as error:
-        raise ValueError(f"{text!r}: {_said(error, kind)}") from None
+        raise ValueError(f"{text!r}: {_said(error, kind)}{_instead(text)}") from None
     except TypeError:
         # A foreign parser's signature speaks of its functions.
         raise ValueError(f"{text!r}: an argument is missing or not known to {kind}:") from None
@@ -141,6 +141,20 @@ def _would_bind(text: str, kind: str) -> _Binding:
         raise ValueError(f"{text!r}: {error}") from error
     endpoint.listen(Factory()).addErrback(lambda failure: None)
     return recorder.bindings[0] if recorder.bindings else _Binding()
+
+
+def _instead(text: str) -> str:
+    """What to write for an address as nginx and HAProxy have it."""
+    address = re.fullmatch(r"(\*|[0-9.]+|\[[0-9A-Fa-f:]+\]):([0-9]{1,5})", text)
+    if address is None:
+        return ""
+    host, port = address.groups()
+    if host in ("*", "0.0.0.0"):
+        return f"; write 'tcp:{port}'"
+    if not host.startswith("["):
+        return f"; write 'tcp:{port}:interface={host}'"
+    escaped = host[1:-1].replace(":", "\\:")
+    return f"; write 'tcp6:{port}:interface={escaped}'"
 
 
 def _said(error: ValueError, kind: str) -> str:
