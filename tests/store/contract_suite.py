@@ -23,7 +23,7 @@ def order(address: str = A, **more: Any) -> ServerOrder:
     return ServerOrder(address=address, host=host.strip("[]"), port=int(port), **more)
 
 
-class StoreContract:
+class OfAStore:
     """
     Mixed into a TestCase that sets C{self.store} to an opened, empty store.
     """
@@ -41,6 +41,10 @@ class StoreContract:
     async def elapse(self, seconds: float) -> None:
         """Let the store's clock go on."""
         raise NotImplementedError
+
+
+class StoreContract(OfAStore):
+    """Servers, heartbeats, counts and checks."""
 
     async def only(self, upstream: str = "default") -> ServerRecord:
         """The only server of an upstream."""

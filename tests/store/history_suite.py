@@ -5,33 +5,15 @@ every implementation runs.
 
 from __future__ import annotations
 
-from typing import Any
-
 from dynbalance.errors import ServerNotFound, StaleRevision
 from dynbalance.store.changes import Change, Edit, Line, Update
-from dynbalance.store.contract import Drain, Intent, ServerRecord, Store, Then
+from dynbalance.store.contract import Drain, Intent, ServerRecord, Then
 from dynbalance.store.reports import Report
-from tests.store.contract_suite import A, B, order
+from tests.store.contract_suite import A, B, OfAStore, order
 
 
-class HistoryContract:
-    """
-    Mixed into a TestCase that sets C{self.store} to an opened, empty store.
-    """
-
-    store: Store
-
-    assertEqual: Any
-    assertTrue: Any
-    assertFalse: Any
-    assertIsNone: Any
-    assertApproximates: Any
-    assertGreater: Any
-    assertFailure: Any
-
-    async def elapse(self, seconds: float) -> None:
-        """Let the store's clock go on."""
-        raise NotImplementedError
+class HistoryContract(OfAStore):
+    """Updates, edits, their conditions, and what is remembered of them."""
 
     async def here(self, address: str = A) -> ServerRecord:
         """One server as the store has it."""

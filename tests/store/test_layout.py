@@ -10,7 +10,6 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.logger import globalLogPublisher
-from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ServerNotFound
 from dynbalance.store.changes import Change, Edit, Update
@@ -19,33 +18,15 @@ from dynbalance.store.endpoints import unix_endpoint
 from dynbalance.store.redis import RedisStore
 from dynbalance.store.reports import Report, SyncAnswer
 from tests.store.contract_suite import A, B, order
-from tests.store.real import Client, Server
+from tests.store.stored import StoredCase
 
 clock: Any = reactor
 
 META, ZSET, BEAT = "upstream:servers:meta", "upstream:servers:zset", "upstream:heartbeat"
 
 
-class _Stored(TestCase):
-    """A store, and a client that looks behind it."""
-
-    server: Server
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.server = Server()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.server.end()
-
-    def setUp(self) -> Any:
-        self.client = Client(self.server.path)
-        self.addCleanup(self.client.close)
-        self.client("FLUSHALL")
-        self.store = RedisStore(unix_endpoint(reactor, self.server.path), clock)
-        self.addCleanup(self.store.close)
-        return self.store.open()
+class _Stored(StoredCase):
+    """What is in the keys."""
 
     def now(self) -> float:
         seconds, micros = self.client("TIME")

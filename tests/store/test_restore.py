@@ -9,42 +9,23 @@ import json
 from typing import Any
 
 from attrs import evolve
-from twisted.internet import reactor
-from twisted.trial.unittest import TestCase
 
 from dynbalance.store.contract import Drain, Intent, ServerRecord, Snapshot, Then
-from dynbalance.store.endpoints import unix_endpoint
-from dynbalance.store.redis import RedisStore
 from dynbalance.store.reports import Mended, Report, SyncAnswer
 from tests.store.contract_suite import A, B, order
-from tests.store.real import Client, Server, age
+from tests.store.real import age
+from tests.store.stored import StoredCase
 
-clock: Any = reactor
 C = "10.0.0.3:80"
 
 META, ZSET, BEAT = "upstream:servers:meta", "upstream:servers:zset", "upstream:heartbeat"
 
 
-class _Stored(TestCase):
-    """A store with A and B, and a client that looks behind it."""
-
-    server: Server
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.server = Server()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.server.end()
+class _Stored(StoredCase):
+    """A store with A and B."""
 
     async def setUp(self) -> None:
-        self.client = Client(self.server.path)
-        self.addCleanup(self.client.close)
-        self.client("FLUSHALL")
-        self.store = RedisStore(unix_endpoint(reactor, self.server.path), clock)
-        self.addCleanup(self.store.close)
-        await self.store.open()
+        await super().setUp()
         for address in (A, B):
             await self.store.add("default", order(address), "ops")
         await self.tell("one", {}, full=True)
