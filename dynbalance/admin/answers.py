@@ -78,23 +78,30 @@ class Reply:
     the body among them, and the body, which it leaves out when HEAD asked.
 
     @ivar stream: what goes on as the body; C{None} for a body that is whole.
+    @ivar parts: what follows the body, where all of it together takes long to copy.
     """
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
     stream: Stream | None = None
+    parts: tuple[bytes, ...] = ()
 
 
 @frozen(slots=True, kw_only=True)
 class Page:
-    """An answer outside the envelope."""
+    """
+    An answer outside the envelope.
+
+    @ivar parts: see L{Reply}; of pages that only the admin listener has.
+    """
 
     content_type: bytes
     body: bytes
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = field(default=())
     stream: Stream | None = None
+    parts: tuple[bytes, ...] = ()
 
 
 def etag(revision: int) -> bytes:
@@ -137,7 +144,8 @@ def reply(page: Page) -> Reply:
     described: tuple[tuple[bytes, bytes], ...] = ((b"content-type", page.content_type),)
     has_policy = any(name == b"content-security-policy" for name, _ in page.headers)
     if page.stream is None:
-        described += ((b"content-length", b"%d" % len(page.body)),)
+        length = len(page.body) + sum(map(len, page.parts))
+        described += ((b"content-length", b"%d" % length),)
     return Reply(
         status=page.status,
         headers=(
@@ -152,4 +160,5 @@ def reply(page: Page) -> Reply:
         ),
         body=page.body,
         stream=page.stream,
+        parts=page.parts,
     )

@@ -23,6 +23,9 @@ from dynbalance.admin.figures import Figures, figures
 from dynbalance.admin.measured import Measured
 from dynbalance.slices import IN_ONE_GO, Slices
 
+LONG = 256 * 1024
+"""Bytes of a page that is not made one any more: to copy it would take milliseconds."""
+
 
 class BalancerCollector(Collector):
     """
@@ -187,11 +190,14 @@ class Metrics:
         if self._crew is None:
             figures = Figures(self._balancer)
             await self._slices.run(figures.look())
-            parts = [self._written(self._traffic.told(figures.of_upstreams()))]
-            parts += await self._slices.run(figures.lines())
+            body = self._written(self._traffic.told(figures.of_upstreams()))
+            parts: tuple[bytes, ...] = tuple(await self._slices.run(figures.lines()))
         else:
-            parts = [self._written(await self._crew.traffic(self._is_known))]
-        return Page(content_type=CONTENT_TYPE_LATEST.encode("ascii"), body=b"".join(parts))
+            body, parts = self._written(await self._crew.traffic(self._is_known)), ()
+        if sum(map(len, parts)) < LONG:
+            body, parts = b"".join((body, *parts)), ()
+        kind = CONTENT_TYPE_LATEST.encode("ascii")
+        return Page(content_type=kind, body=body, parts=parts)
 
     def _written(self, metrics: Iterable[Metric]) -> bytes:
         """With those of the process."""

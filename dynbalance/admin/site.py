@@ -7,8 +7,16 @@ read; refuses to know what is answered.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IPullProducer,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
@@ -91,7 +99,32 @@ class _Answering:
             Listening(request, reply.stream)
             return
         request.write(reply.body)
-        request.finish()
+        if reply.parts and request.method != b"HEAD":
+            Pouring(request, reply.parts)
+        else:
+            request.finish()
+
+
+@implementer(IPullProducer)
+class Pouring:
+    """One request whose answer is written as fast as its client takes it."""
+
+    def __init__(self, request: Request, parts: Iterable[bytes]) -> None:
+        self._request = request
+        self._parts = iter(parts)
+        request.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        part = next(self._parts, None)
+        if part is not None:
+            self._request.write(part)
+        else:
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def stopProducing(self) -> None:
+        """The client is gone."""
+        self._parts = iter(())
 
 
 @implementer(IPushProducer)

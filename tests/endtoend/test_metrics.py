@@ -5,8 +5,10 @@ what the documentation, the alerts and the dashboard say.
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import socket
 import sys
 import threading
 
@@ -194,3 +196,22 @@ class ChurnTests(EndToEndCase):
         self.assertFalse(churning.is_alive())
         self.assertEqual({200}, set(self.done))
         run("promtool", "check", "metrics", stdin=text)
+
+    def test_clients(self) -> None:
+        """
+        A long page has its length; it may be asked for again over the same connection,
+        and who leaves amid it leaves nothing behind.
+        """
+        for _ in range(3):
+            with socket.create_connection((LOOPBACK, self.daemon.admin), 30) as client:
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                self.assertTrue(client.recv(1000).startswith(b"HTTP/1.1 200 OK"))
+        connection = http.client.HTTPConnection(LOOPBACK, self.daemon.admin, timeout=30)
+        self.addCleanup(connection.close)
+        for method in ("GET", "HEAD", "GET"):
+            connection.request(method, "/metrics")
+            with connection.getresponse() as response:
+                length, body = int(response.headers["Content-Length"]), response.read()
+            self.assertGreater(length, 1_000_000)
+            self.assertEqual(len(body), 0 if method == "HEAD" else length)
+            self.assertEqual(body[-1:], b"" if method == "HEAD" else b"\n")
