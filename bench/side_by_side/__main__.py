@@ -5,7 +5,8 @@ C{--quick} measures fewer cases against nginx alone, in less than two minutes,
 and compares the ratios with those in C{bench/kept.json}; the exit status is 1
 when a case got worse, and 2 when that may be because the machine was busy.
 C{--keep} writes that file.  C{--against CHECKOUT} measures another version of
-dynbalance in turn with this one.
+dynbalance in turn with this one; C{--scripted} what dynbalance replaces, which
+wants Debian's C{libnginx-mod-http-lua}, C{lua-nginx-redis} and C{lua-cjson}.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from attrs import define, field
 from bench.side_by_side import kept, peers
 from bench.side_by_side.cases import MANY, Case, cases
 from bench.side_by_side.processes import Running, free_port
+from bench.side_by_side.scripted import scripted
 
 
 @define
@@ -64,6 +66,8 @@ def measure(case: Case, balancers: list[Running], core: int, rounds: int, second
     # What is started anew for it comes to the same each time.
     for _ in range(1 if case.fresh else rounds):
         for balancer in balancers:
+            if not getattr(balancer, case.port):
+                continue
             if case.fresh:
                 balancer.__exit__(None, None, None)
                 balancer.__enter__()
@@ -86,6 +90,7 @@ class Bench:
     proxy: int
     quick: bool
     against: Path | None
+    scripted: bool
     _few: tuple[str, ...] = ()
     _many: tuple[str, ...] = ()
     _redis: int = field(factory=free_port)
@@ -116,6 +121,8 @@ class Bench:
             if self.against is not None:
                 other = peers.dynbalance(place, self.proxy, behind, "the other", self.against)
                 made.append(other)
+            if self.scripted and not servers:
+                made.append(scripted(place, self.proxy, behind))
             self._balancers[servers] = [self.started.enter_context(each) for each in made]
         return self._balancers[servers]
 
@@ -128,6 +135,7 @@ def main() -> int:
     options.add_argument("--quick", action="store_true", help="compare with the kept figures")
     options.add_argument("--keep", action="store_true", help="keep the figures")
     options.add_argument("--against", type=Path, help="another checkout of dynbalance")
+    options.add_argument("--scripted", action="store_true", help="nginx with Lua and Redis, too")
     options.add_argument("words", nargs="*", help="only cases whose names hold one of these")
     given = options.parse_args()
     seconds = min(given.seconds or (1.0 if given.quick else 3.0), 60.0)
@@ -151,7 +159,7 @@ def main() -> int:
             if (case.quick or not given.quick)
             and (not given.words or any(word in case.name for word in given.words))
         ]
-        bench = Bench(scratch, started, cores[0], cores[1], given.quick, against)
+        bench = Bench(scratch, started, cores[0], cores[1], given.quick, against, given.scripted)
         bench.begin(any(case.servers for case in wanted))
         names = "".join(f"{balancer.name:>18}" for balancer in bench.balancers(0))
         print(f"{'beside nginx':24}{names}   others")

@@ -55,6 +55,7 @@ class Case:
     @ivar name: in the table.
     @ivar unit: of what C{take} gives.
     @ivar take: balancer, core of the load, seconds -> the figure.
+    @ivar port: which of the balancers' is used.
     @ivar servers: behind the balancers: the few of most cases (0), or so many
         to which no connection is kept.
     @ivar fresh: whether it takes balancers that have done nothing yet, once each.
@@ -64,6 +65,7 @@ class Case:
     name: str
     unit: str
     take: Callable[[Running, int, float], float]
+    port: str = "http"
     servers: int = 0
     fresh: bool = False
     quick: bool = True
@@ -170,8 +172,11 @@ def cases(scratch: Path) -> list[Case]:
         Case("http, idle clients", "KiB a client", _idle, fresh=True, quick=False),
         Case("http, 10 servers", each, _cost(_wrk([], "/")), servers=10, quick=False),
         Case(f"http, {MANY:,} servers", each, _cost(_wrk([], "/")), servers=MANY, quick=False),
-        Case("stream, ping-pong", "us a message", _cost(_redis(keep=True))),
-        Case("stream, new connection", "us a connection", _cost(_redis(keep=False))),
-        Case("stream, download", "s a GB", _cost(_curl("bulk", "/large"), 1.0)),
-        Case("stream, upload", "s a GB", _cost(_curl("bulk", "/post", *upload), 1.0), quick=False),
+        Case("stream, ping-pong", "us a message", _cost(_redis(keep=True)), "stream"),
+        Case("stream, new connection", "us a connection", _cost(_redis(keep=False)), "stream"),
+        Case("stream, download", "s a GB", _cost(_curl("bulk", "/large"), 1.0), "bulk"),
+        Case(
+            "stream, upload", "s a GB", _cost(_curl("bulk", "/post", *upload), 1.0), "bulk",
+            quick=False,
+        ),
     ]

@@ -12,7 +12,7 @@ from attrs import frozen
 from bench.side_by_side.processes import CHECKOUT, Running, free_port
 
 STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
-_LONG = "keepalive_requests 1000000000;"
+KEPT_REQUESTS = "keepalive_requests 1000000000;"
 
 
 @frozen
@@ -30,7 +30,8 @@ class Behind:
     keeps: bool = True
 
 
-def _temporary(scratch: Path, prefix: str) -> str:
+def temporary(scratch: Path, prefix: str) -> str:
+    """nginx's directives for where it may write."""
     names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     return "".join(f"{name}_temp_path {scratch}/{prefix}-{name};\n" for name in names)
 
@@ -51,8 +52,8 @@ def backend(scratch: Path, core: int, addresses: tuple[str, ...]) -> Running:
     conf.write_text(
         f"worker_processes 1; daemon off; master_process off; pid {scratch}/backend.pid;\n"
         "error_log stderr crit; events { worker_connections 16384; }\n"
-        f"http {{ access_log off; {_LONG} keepalive_timeout 600s; client_max_body_size 0;\n"
-        f"sendfile on; types {{ text/html html; }} {_temporary(scratch, 'backend')} server {{\n"
+        f"http {{ access_log off; {KEPT_REQUESTS} keepalive_timeout 600s; client_max_body_size 0;\n"
+        f"sendfile on; types {{ text/html html; }} {temporary(scratch, 'backend')} server {{\n"
         + "".join(f"listen {address} backlog=8192;\n" for address in addresses)
         + f'root {www}; location = / {{ return 200 "{"0123456789abcdef" * 2}"; }}\n'
         f'location = /rich {{ {fields} return 200 "{"0123456789abcdef" * 2}"; }}\n'
@@ -76,14 +77,14 @@ def nginx(scratch: Path, core: int, behind: Behind) -> Running:
     """With keep-alive on both sides and dynbalance's request fields."""
     http, stream, bulk = free_port(), free_port(), free_port()
     servers = "".join(f"server {address} max_conns=0; " for address in behind.http)
-    kept = f"keepalive 128; {_LONG}" if behind.keeps else ""
+    kept = f"keepalive 128; {KEPT_REQUESTS}" if behind.keeps else ""
     conf = scratch / "nginx.conf"
     conf.write_text(
         f"load_module {STREAM_MODULE};\n"
         f"worker_processes 1; daemon off; master_process off; pid {scratch}/nginx.pid;\n"
         "error_log stderr crit; events { worker_connections 16384; }\n"
-        f"http {{ access_log off; {_LONG} keepalive_timeout 600s; client_max_body_size 0;\n"
-        f"proxy_max_temp_file_size 0; {_temporary(scratch, 'nginx')}\n"
+        f"http {{ access_log off; {KEPT_REQUESTS} keepalive_timeout 600s; client_max_body_size 0;\n"
+        f"proxy_max_temp_file_size 0; {temporary(scratch, 'nginx')}\n"
         f"upstream b {{ least_conn; {servers} {kept} }}\n"
         f"server {{ listen 127.0.0.1:{http} backlog=8192; location / {{ proxy_pass http://b;\n"
         'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off;\n'
