@@ -269,8 +269,8 @@ class SlicedTests(MetricsCase):
         while not page.called:
             turns += 1
             port = 8001 + turns % 30
-            self.ask("POST", "/upstream/remove", b"host=127.0.0.1&port=%d" % port)
             self.ask("POST", "/upstream/add", b"host=127.0.0.1&port=%d" % (9000 + turns))
+            self.ask("POST", "/upstream/remove", b"host=127.0.0.1&port=%d" % port)
             self.slow.turn()
             self.assertLess(turns, 10_000)
         self.assertGreater(turns, 60)

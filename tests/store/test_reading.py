@@ -57,6 +57,10 @@ class ReadingTests(TestCase):
         after = self.read()[A.decode()]
         self.assertEqual((after.last_heartbeat, after.connections), (200, 4))
         self.assertIs(after.order, before.order)
+        self.beats[A] = b"201"
+        self.assertEqual(self.read()[A.decode()].last_heartbeat, 201)
+        self.counts[A] = b"5"
+        self.assertEqual(self.read()[A.decode()].connections, 5)
         self.counts[A], self.beats[A] = b"3", b"100.5"
         self.assertEqual(self.read()[A.decode()], before)
         del self.beats[A], self.counts[A]
