@@ -27,8 +27,8 @@ from dynbalance.http.clientconnection import LINGER
 from dynbalance.http.http2frames import CUT, GOAWAY, BadFrames, Frame, FrameReader
 from dynbalance.http.http2stream import Stream
 from dynbalance.http.http2terms import STREAMS, begun
-from dynbalance.http.listener import host_of
 from dynbalance.log import Logger
+from dynbalance.net.clienthost import host_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

@@ -20,6 +20,7 @@ from dynbalance.http.mounted import Mount
 from dynbalance.http.request import RequestHead
 from dynbalance.http.routes import Route, Router
 from dynbalance.log import Logger
+from dynbalance.net.clienthost import LOCAL, host_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from dynbalance.http.accesslog import AccessLog
     from dynbalance.http.upstream import HttpUpstream
     from dynbalance.net.deadlines import Deadlines
-
-_LOCAL = "127.0.0.1"
-"""Who comes by a unix socket comes from here."""
 
 
 class Client(Protocol):
@@ -152,7 +150,7 @@ class HttpListener(Factory):
 
         @param host: the peer's; empty behind a unix socket.
         """
-        return self.forwarding.trusts(host or _LOCAL)
+        return self.forwarding.trusts(host or LOCAL)
 
     def upstream_for(self, host: bytes, path: bytes) -> HttpUpstream:
         """
@@ -259,9 +257,3 @@ class HttpListener(Factory):
         """Close every client's connection at once."""
         for channel in list(self.channels):
             channel.transport.abortConnection()
-
-
-def host_of(addr: Any) -> str:
-    """A client's address, without a port."""
-    host: str = getattr(addr, "host", "") or _LOCAL
-    return host.removeprefix("::ffff:")

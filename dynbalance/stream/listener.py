@@ -15,10 +15,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ServerFactory
 
 from dynbalance.log import Logger
+from dynbalance.net.clienthost import host_of
 from dynbalance.stream.asking import Asking
 from dynbalance.stream.options import Destination, SniRoutes, StreamOptions
 from dynbalance.stream.proxy import ClientProtocol
-from dynbalance.stream.session import Session, host_of
+from dynbalance.stream.session import Session
 from dynbalance.stream.sockets import HookedSocketSession, SocketSession
 
 if TYPE_CHECKING:

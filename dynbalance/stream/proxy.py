@@ -15,13 +15,14 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
+from dynbalance.net.clienthost import host_of
 from dynbalance.net.dial import transport_for
 from dynbalance.net.relay import Ending
 from dynbalance.net.tlstransport import TlsTransport
 from dynbalance.stream.hooked import HookedSession
 from dynbalance.stream.leaving import has_left
 from dynbalance.stream.pace import Pace
-from dynbalance.stream.session import Session, host_of
+from dynbalance.stream.session import Session
 
 if TYPE_CHECKING:
     import socket

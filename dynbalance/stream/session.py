@@ -41,16 +41,6 @@ if TYPE_CHECKING:
 _OUR_FAULT = EXHAUSTED | {errno.EADDRNOTAVAIL}
 
 
-def host_of(peer: object) -> str:
-    """
-    A client's address without its port; a unix socket's is this machine's.
-
-    @param peer: as the kernel or as Twisted has it.
-    """
-    host = peer[0] if isinstance(peer, tuple) else getattr(peer, "host", "")
-    return str(host or "127.0.0.1").partition("%")[0].removeprefix("::ffff:")
-
-
 class Session:
     """
     A client, and the server that is found for it.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dynbalance.net.clienthost import host_of
 from dynbalance.net.dial import Target, place_of
 from dynbalance.net.relay import Ending, Relay
 from dynbalance.stream.hooked import HookedSession
 from dynbalance.stream.leaving import has_left
-from dynbalance.stream.session import Session, host_of
+from dynbalance.stream.session import Session
 
 if TYPE_CHECKING:
     import socket

@@ -4,25 +4,11 @@ How a stream's server is found when it is more than the next one.
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from dynbalance.balancer.attempts import RetryPolicy
 from dynbalance.net.deadlines import TICK
 from dynbalance.stream.leaving import LOOK
-from dynbalance.stream.session import host_of
 from tests.net.pump import unused_port
 from tests.stream.building import StreamCase
-
-
-class HostTests(SynchronousTestCase):
-    """L{host_of}."""
-
-    def test_client_without_its_port(self) -> None:
-        """The key is the address, whichever way the client came."""
-        self.assertEqual("10.0.0.1", host_of(("10.0.0.1", 5)))
-        self.assertEqual("10.0.0.1", host_of(("::ffff:10.0.0.1", 5, 0, 0)))
-        self.assertEqual("fe80::1", host_of(("fe80::1%eth0", 5, 0, 2)))
-        self.assertEqual("127.0.0.1", host_of(""))
 
 
 class ChoosingTests(StreamCase):
