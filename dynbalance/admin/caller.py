@@ -38,11 +38,13 @@ class Holder:
 
     @ivar name: of the user, the token, or whom a certificate is for.
     @ivar hosts: whose servers it is for, beside its holder's own.
+    @ivar lasts: seconds for which it is good from now on; C{None} for no end.
     """
 
     name: str
     role: Role
     hosts: frozenset[str] = frozenset()
+    lasts: float | None = None
 
 
 @frozen(slots=True, kw_only=True)
@@ -51,12 +53,14 @@ class Caller:
     @ivar address: where the request came from; empty when that has none.
     @ivar name: of the user or token; empty without authentication.
     @ivar hosts: whose servers an agent may manage beside its own.
+    @ivar lasts: seconds for which an answer may go on; C{None} for no end.
     """
 
     address: str
     role: Role
     name: str = ""
     hosts: frozenset[str] = frozenset()
+    lasts: float | None = None
 
     def __str__(self) -> str:
         """As logs and the history write it."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 
 from dynbalance.admin.answers import Refused
@@ -37,6 +37,9 @@ SILENCE = 30
 LISTENERS = 100
 """Who may listen at once."""
 
+LONGEST = 86400.0
+"""Seconds for which the holder of what expires may listen at most."""
+
 _PART = 500
 """Lines read at once."""
 
@@ -50,15 +53,17 @@ class Stream:
     An answer that goes on: whoever carries it attaches a listener.
 
     @ivar last: what the listener has heard; empty for nothing.
+    @ivar lasts: seconds after which it ends; C{None} for no such end.
     """
 
     feed: Feed
     upstream: Upstream
     last: str
+    lasts: float | None
 
     def attach(self, listener: Listener) -> None:
         """From now on it is told."""
-        self.feed.attach(self.upstream, listener, self.last)
+        self.feed.attach(self.upstream, listener, self.last, self.lasts)
 
     def detach(self, listener: Listener) -> None:
         """It is not there any more."""
@@ -73,6 +78,7 @@ class Feed:
     def __init__(self, scene: Scene, clock: IReactorTime) -> None:
         self._scene = scene
         self._watches: dict[str, Watch] = {}
+        self._ends: dict[Listener, IDelayedCall] = {}
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
         self._clock = clock
@@ -84,21 +90,26 @@ class Feed:
         """How many listen."""
         return sum(len(watch.listeners) for watch in self._watches.values())
 
-    def open(self, upstream: Upstream, last: str) -> Stream:
+    def open(self, upstream: Upstream, last: str, lasts: float | None) -> Stream:
         """
         @param last: the id of the last event that was heard.
+        @param lasts: seconds for which the listener may hear; C{None} for no end.
         @raise Refused: too many listen.
         """
         if self.listening >= LISTENERS:
             raise Refused(503, f"{LISTENERS} listen already")
-        return Stream(self, upstream, last)
+        return Stream(self, upstream, last, lasts)
 
-    def attach(self, upstream: Upstream, listener: Listener, last: str) -> None:
+    def attach(
+        self, upstream: Upstream, listener: Listener, last: str, lasts: float | None
+    ) -> None:
         """See L{Stream.attach}."""
         watch = self._watches.get(upstream.name)
         if watch is None:
             watch = self._watches[upstream.name] = Watch(upstream)
         watch.listeners[listener] = False
+        if lasts is not None:
+            self._ends[listener] = self._clock.callLater(min(lasts, LONGEST), listener.end)
         if not self._loop.running:
             self._available = self._scene.membership.contact.available
             self._loop.start(TICK, now=False)
@@ -107,6 +118,9 @@ class Feed:
 
     def detach(self, upstream: Upstream, listener: Listener) -> None:
         """See L{Stream.detach}."""
+        end = self._ends.pop(listener, None)
+        if end is not None and end.active():
+            end.cancel()
         watch = self._watches.get(upstream.name)
         if watch is None:
             return

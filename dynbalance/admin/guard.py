@@ -181,7 +181,11 @@ class Guard:
         else:
             raise Refused(401, "Credentials are needed", self._challenges())
         return Caller(
-            address=shown.address, name=holder.name, role=holder.role, hosts=holder.hosts
+            address=shown.address,
+            name=holder.name,
+            role=holder.role,
+            hosts=holder.hosts,
+            lasts=holder.lasts,
         )
 
     async def _holder(self, authorization: bytes, address: str) -> Holder:

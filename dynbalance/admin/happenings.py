@@ -35,5 +35,5 @@ class Happenings:
             body=b"",
             # Or an nginx in between keeps the events for itself.
             headers=((b"x-accel-buffering", b"no"),),
-            stream=self._feed.open(upstream, last),
+            stream=self._feed.open(upstream, last, ask.caller.lasts),
         )

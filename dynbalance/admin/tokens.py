@@ -88,12 +88,13 @@ class SignedTokens:
     def holder(self, text: str) -> Holder:
         """@raise NotGood: it is nobody's."""
         claims = self._claims(text)
-        self._judge_times(claims)
+        lasts = self._lasts(claims)
         name = claims.get("sub")
         return Holder(
             name=name if _is_name(name) else "jwt",
             role=self._role(claims),
             hosts=_hosts(claims.get("hosts")),
+            lasts=lasts,
         )
 
     def _claims(self, text: str) -> dict[str, Any]:
@@ -136,7 +137,8 @@ class SignedTokens:
                 return claims
         raise NotGood(why)
 
-    def _judge_times(self, claims: dict[str, Any]) -> None:
+    def _lasts(self, claims: dict[str, Any]) -> float:
+        """@return: seconds until it has expired."""
         now = self.wall()
         expires, begins = _moment(claims.get("exp")), _moment(claims.get("nbf", 0))
         if expires is None or begins is None:
@@ -145,6 +147,7 @@ class SignedTokens:
             raise NotGood("it has expired")
         if begins - LEEWAY > now:
             raise NotGood("it is not valid yet")
+        return expires + LEEWAY - now
 
     def _role(self, claims: dict[str, Any]) -> Role:
         said = claims.get(self.settings.role_claim)

@@ -91,15 +91,16 @@ class _Datagram:
         except BlockingIOError:
             return
         except OSError as refused:
-            self._end()
-            self.answer.errback(refused)
+            self.connectionLost(refused)
             return
         if message is not None:
             self._end()
             self.answer.callback(message)
 
     def connectionLost(self, reason: Any) -> None:
+        # The server's system says that nobody listens, or the reactor ends.
         self._end()
+        self.answer.errback(reason)
 
 
 class _Connection(Int16StringReceiver):

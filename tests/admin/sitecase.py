@@ -35,10 +35,10 @@ class SiteCase(TestCase):
         orders = [UpstreamOrder(name=name) for name in self.upstreams]
         self.balancer = Balancer(orders, reactor.seconds, lambda: 0.0)
         self.membership = Membership(self.balancer, self.store, "one", 10.0, 0.1, reactor)
-        operations = Operations(self.balancer, self.store, self.membership, 30.0, True)
+        self.operations = Operations(self.balancer, self.store, self.membership, 30.0, True)
         measured = Measured(balancer=self.balancer, membership=self.membership)
-        pages = Pages(self.balancer, Metrics(measured))
-        self.site = AdminSite(operations, pages, reactor)
+        self.pages = Pages(self.balancer, Metrics(measured))
+        self.site = AdminSite(self.operations, self.pages, reactor)
         self.port = port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.listening = port.getHost().port
         self.url = f"http://127.0.0.1:{self.listening}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import jwt
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -15,9 +17,14 @@ from twisted.python.failure import Failure
 from dynbalance.admin import feed as feed_module
 from dynbalance.admin.answers import Refused
 from dynbalance.admin.feed import Feed
+from dynbalance.admin.guard import Guard, Knowledge
 from dynbalance.admin.rates import LOOKS
 from dynbalance.admin.scene import Scene
+from dynbalance.admin.tokens import LEEWAY, SignedTokens
+from dynbalance.admin.trail import NO_TRAIL
 from dynbalance.balancer.balancer import UpstreamOrder
+from dynbalance.config import JwtConfig
+from dynbalance.jwtkeys import key_of
 from dynbalance.store.changes import Update
 from tests.admin.sitecase import SiteCase
 from tests.admin.test_history import A, ChangingCase
@@ -32,12 +39,14 @@ class Ear:
     def __init__(self) -> None:
         self.text = b""
         self.ended = False
+        self.on_end: Callable[[], None] = lambda: None
 
     def tell(self, text: bytes) -> None:
         self.text += text
 
     def end(self) -> None:
         self.ended = True
+        self.on_end()
 
     def heard(self, *names: str) -> list[Any]:
         """
@@ -69,9 +78,13 @@ class FeedTests(ChangingCase):
         self.feed = Feed(scene, self.clock)
         self.addCleanup(self.feed.stop)
 
-    def listen(self, last: str = "", upstream: str = "default") -> Ear:
+    def listen(
+        self, last: str = "", upstream: str = "default", lasts: float | None = None
+    ) -> Ear:
         ear = Ear()
-        self.feed.open(self.balancer.upstream(upstream), last).attach(ear)
+        stream = self.feed.open(self.balancer.upstream(upstream), last, lasts)
+        ear.on_end = lambda: stream.detach(ear)
+        stream.attach(ear)
         return ear
 
     def look(self, times: int = 1) -> None:
@@ -315,7 +328,7 @@ class FeedTests(ChangingCase):
 
     def test_nobody(self) -> None:
         """While nobody listens nothing is looked at."""
-        stream = self.feed.open(self.upstream, "")
+        stream = self.feed.open(self.upstream, "", None)
         ear = Ear()
         stream.attach(ear)
         self.assertEqual(self.feed.listening, 1)
@@ -331,7 +344,7 @@ class FeedTests(ChangingCase):
         """There is an end to how many may listen."""
         for _ in range(feed_module.LISTENERS):
             self.listen()
-        refused = self.assertRaises(Refused, self.feed.open, self.upstream, "")
+        refused = self.assertRaises(Refused, self.feed.open, self.upstream, "", None)
         self.assertEqual(refused.status, 503)
 
     def test_stop(self) -> None:
@@ -339,6 +352,24 @@ class FeedTests(ChangingCase):
         ears = [self.listen(), self.listen(upstream="api")]
         self.feed.stop()
         self.assertEqual([ear.ended for ear in ears], [True, True])
+
+    def test_expires(self) -> None:
+        """Who was let in by what expires hears until then, and others go on."""
+        brief, other = self.listen(lasts=70.0), self.listen()
+        forever = self.listen(lasts=1e300)
+        self.look(139)
+        self.assertFalse(brief.ended)
+        self.look(1)
+        self.assertEqual([True, False, False], [ear.ended for ear in (brief, other, forever)])
+        self.assertEqual(2, self.feed.listening)
+        self.assertLessEqual(
+            max(call.getTime() for call in self.clock.getDelayedCalls()),
+            feed_module.LONGEST + self.clock.seconds(),
+        )
+        # Whoever leaves before leaves nothing behind.
+        before = len(self.clock.getDelayedCalls())
+        self.listen(lasts=70.0).end()
+        self.assertEqual(before, len(self.clock.getDelayedCalls()))
 
     def test_reload(self) -> None:
         """Who listens to an upstream that a reload takes away is let go."""
@@ -409,6 +440,20 @@ class EventsSiteTests(SiteCase):
         await self.until(client, b'"by":"bob"')
         wrong = await self.connect("Last-Event-ID: 7\r\n")
         await self.until(wrong, b"Invalid Last-Event-ID")
+
+    async def test_expires(self) -> None:
+        """A signed token opens events until it expires; then the answer ends in order."""
+        config = JwtConfig(key="s" * 32)
+        now = 1_000_000.0
+        signed = SignedTokens(config, (key_of(config.key, config.algorithms),), lambda: now)
+        guard = Guard(Knowledge(signed=signed))
+        self.site.follow(self.operations, self.pages, guard, NO_TRAIL)
+        claims = {"sub": "ann", "role": "read", "exp": now - LEEWAY + 0.5}
+        token = jwt.encode(claims, config.key, "HS256")
+        client = await self.connect(f"Authorization: Bearer {token}\r\n")
+        await self.until(client, b"event: hello\n")
+        await self.until(client, b"\r\n0\r\n\r\n")
+        self.assertEqual(0, self.site._feed.listening)
 
     async def test_head(self) -> None:
         """HEAD gets the head."""

@@ -12,7 +12,7 @@ import jwt
 from twisted.trial.unittest import SynchronousTestCase
 
 from dynbalance.admin.caller import Holder, Role
-from dynbalance.admin.tokens import NotGood, SignedTokens, Tokens
+from dynbalance.admin.tokens import LEEWAY, NotGood, SignedTokens, Tokens
 from dynbalance.config import JwtConfig, TokenConfig
 from dynbalance.hashes import hash_token
 from dynbalance.jwtkeys import Key, key_of, keys_of
@@ -64,7 +64,8 @@ class SignedTokensTests(SynchronousTestCase):
     def test_holder(self) -> None:
         """The subject is the name; role and hosts are what the token says."""
         tokens = self.made()
-        self.assertEqual(Holder(name="ann", role=Role.READ), tokens.holder(self.token()))
+        ann = Holder(name="ann", role=Role.READ, lasts=60 + LEEWAY)
+        self.assertEqual(ann, tokens.holder(self.token()))
         hosts = ["10.0.0.1", "a b", 7]
         holder = tokens.holder(self.token(role="agent", hosts=hosts))
         self.assertEqual((Role.AGENT, {"10.0.0.1"}), (holder.role, holder.hosts))
