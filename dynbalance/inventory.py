@@ -68,8 +68,8 @@ class Inventory:
 
 
 def _name(kind: type) -> str:
-    # With a metaclass of an extension module it may be no text.
-    package, _, module = str(kind.__module__).partition(".")
+    # Types of extension modules may have none, or one that is no text.
+    package, _, module = str(getattr(kind, "__module__", "")).partition(".")
     if package == "dynbalance":
         return f"{module}.{kind.__qualname__}"
     return f"{package}.{module}.{kind.__qualname__}" if package == "twisted" else OTHERS

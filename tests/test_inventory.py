@@ -55,6 +55,19 @@ class InventoryTests(SynchronousTestCase):
         self.assertEqual(1, after[name] - before[name])
         later.cancel()
 
+    def test_no_module(self) -> None:
+        """A type that says of no module to be its own is one of the others."""
+
+        class Nowhere(type):
+            @property
+            def __module__(cls) -> str:
+                raise AttributeError("__module__")
+
+        thing: Any = Nowhere("Thing", (), {"kept": []})()
+        self.assertRaises(AttributeError, getattr, type(thing), "__module__")
+        self.inventory.detailed = True
+        self.assertGreater(self.inventory.objects()[OTHERS], 0)
+
     def test_not_detailed(self) -> None:
         """Objects are not counted unless somebody wants that."""
         self.assertEqual({}, self.inventory.objects())
