@@ -137,7 +137,7 @@ class Works:
         self.lag = Lag(reactor)
         hub = self._hub = carrier(reactor)
         self.inventory = Inventory(reactor, hub)
-        self._slices = Slices(reactor)
+        self.slices = Slices(reactor)
         self.tracing = tracing_of(config.tracing, self.membership.node)
         self.duties = Duties(
             self.store,
@@ -251,7 +251,7 @@ class Works:
             config.heartbeat.reenable,
             self._crew,
             self._way,
-            self._slices,
+            self.slices,
         )
         measured = Measured(
             balancer=self.balancer,
@@ -260,7 +260,7 @@ class Works:
             lag=self.lag,
             inventory=self.inventory,
         )
-        metrics = Metrics(measured, self._crew, self._slices)
+        metrics = Metrics(measured, self._crew, self.slices)
         self.pages = Pages(self.balancer, metrics, self._crew)
         mount = self.admin_side.follow(
             config, prepared.materials, operations, self.pages, prepared.admin

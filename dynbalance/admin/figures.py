@@ -13,7 +13,14 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.metrics_core import Metric
 
 from dynbalance.admin.families import MANY, Families
-from dynbalance.admin.serverfigures import CLASSES, Labelled, as_lines, as_metrics
+from dynbalance.admin.serverfigures import (
+    CLASSES,
+    Given,
+    Labelled,
+    as_lines,
+    as_metrics,
+    as_samples,
+)
 from dynbalance.balancer.server import State
 from dynbalance.balancer.strict import StrictUpstream
 from dynbalance.balancer.tally import Carried
@@ -73,6 +80,10 @@ class Figures:
     def of_servers(self) -> list[Metric]:
         """Without those of upstreams."""
         return as_metrics(self._servers())
+
+    def samples(self) -> Iterator[Given]:
+        """The same in pieces."""
+        return as_samples(self._servers())
 
     def lines(self) -> Iterator[bytes]:
         """Those of servers as Prometheus reads them, in pieces."""

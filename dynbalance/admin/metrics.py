@@ -21,6 +21,7 @@ from dynbalance.admin.crew import Crew
 from dynbalance.admin.families import MANY, Families
 from dynbalance.admin.figures import Figures, figures
 from dynbalance.admin.measured import Measured
+from dynbalance.admin.serverfigures import Given
 from dynbalance.slices import IN_ONE_GO, Slices
 
 LONG = 256 * 1024
@@ -181,15 +182,20 @@ class Metrics:
         PlatformCollector(registry=self._process)
         GCCollector(registry=self._process)
 
-    def traffic(self) -> Iterable[Metric]:
-        """What this process counts of its traffic."""
-        return self._traffic.collect()
+    async def traffic(self) -> tuple[Iterable[Metric], Iterable[Given]]:
+        """What this process counts of its traffic; that of servers in pieces."""
+        figures = await self._figures()
+        return self._traffic.told(figures.of_upstreams()), figures.samples()
+
+    async def _figures(self) -> Figures:
+        figures = Figures(self._balancer)
+        await self._slices.run(figures.look())
+        return figures
 
     async def page(self) -> Page:
         """The text, as of when it was asked for."""
         if self._crew is None:
-            figures = Figures(self._balancer)
-            await self._slices.run(figures.look())
+            figures = await self._figures()
             body = self._written(self._traffic.told(figures.of_upstreams()))
             parts: tuple[bytes, ...] = tuple(await self._slices.run(figures.lines()))
         else:

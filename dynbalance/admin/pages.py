@@ -17,6 +17,7 @@ from dynbalance.admin.caller import Role
 from dynbalance.admin.crew import Crew
 from dynbalance.admin.metrics import Metrics
 from dynbalance.admin.scene import Ask
+from dynbalance.admin.serverfigures import Given
 from dynbalance.balancer.balancer import Balancer
 
 
@@ -57,9 +58,9 @@ class Pages:
             ),
         )
 
-    def traffic(self) -> Iterable[Metric]:
-        """What this process counts of its traffic."""
-        return self._metrics.traffic()
+    async def traffic(self) -> tuple[Iterable[Metric], Iterable[Given]]:
+        """See L{Metrics.traffic}."""
+        return await self._metrics.traffic()
 
     async def metrics(self, ask: Ask) -> Page:
         return await self._metrics.page()

@@ -35,6 +35,9 @@ PIECE = 16
 Sample: TypeAlias = "tuple[str, str, float]"
 """What follows the name, the value of the further label or nothing, and the number."""
 
+Given: TypeAlias = "tuple[Metric, list[tuple[str, dict[str, str], float]]]"
+"""A metric, and samples of it by names, labels and numbers."""
+
 
 @frozen(slots=True)
 class _Family:
@@ -77,17 +80,33 @@ class Labelled:
         self.pair = f"{self.own},{self.theirs}"
 
 
+def as_samples(servers: Sequence[Labelled]) -> Iterator[Given]:
+    """In pieces; those of one metric follow each other, and have the same object for it."""
+    for family in _FAMILIES:
+        metric = family.metric()
+        for first in range(0, len(servers), PIECE):
+            yield metric, list(_samples(family, metric.name, servers[first : first + PIECE]))
+
+
+def _samples(
+    family: _Family, name: str, servers: Iterable[Labelled]
+) -> Iterator[tuple[str, dict[str, str], float]]:
+    for each in servers:
+        for suffix, value, number in family.samples(each.server):
+            labels = {"upstream": each.upstream, "server": each.server.key}
+            if value:
+                labels[family.by] = value
+            yield name + suffix, labels, number
+
+
 def as_metrics(servers: Sequence[Labelled]) -> list[Metric]:
     """All in one go."""
-    made = [(family, family.metric()) for family in _FAMILIES if servers]
-    for each in servers:
-        for family, metric in made:
-            for suffix, value, number in family.samples(each.server):
-                labels = {"upstream": each.upstream, "server": each.server.key}
-                if value:
-                    labels[family.by] = value
-                metric.add_sample(metric.name + suffix, labels, number)
-    return [metric for _, metric in made]
+    made: dict[str, Metric] = {}
+    for metric, samples in as_samples(servers):
+        made[metric.name] = metric
+        for sample in samples:
+            metric.add_sample(*sample)
+    return list(made.values())
 
 
 def as_lines(servers: Sequence[Labelled]) -> Iterator[bytes]:

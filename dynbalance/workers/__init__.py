@@ -9,7 +9,12 @@ On the parent's side:
     sockets     the listening sockets that they accept from
     sums        their metrics, added up
 
-on the worker's side L{dynbalance.workers.child}, and between the two:
+on the worker's side:
+
+    child       hears what it is told
+    telling     what it tells of many servers
+
+and between the two:
 
     orders      what a worker is told to be
     wire        questions and answers over a socket

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -19,15 +19,15 @@ from prometheus_client.process_collector import ProcessCollector
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 
-from dynbalance.admin.crew import Live
 from dynbalance.admin.explaining import foretell
 from dynbalance.errors import StoreUnavailable
 from dynbalance.log import Logger, set_level
 from dynbalance.service import Node
-from dynbalance.workers.lives import lives_to_json, matter_from_json
+from dynbalance.workers.lives import matter_from_json
 from dynbalance.workers.orders import Orders
 from dynbalance.workers.process import FIRST_SOCKET
-from dynbalance.workers.sums import families_of, to_json
+from dynbalance.workers.telling import lives_text, metrics_text
+from dynbalance.workers.wire import Told
 from dynbalance.works import Works
 
 
@@ -70,10 +70,10 @@ class Worker:
 
     def _done(self, what: str, data: Any, node: Node) -> Any:
         if what == "metrics":
-            return to_json(families_of([*node.pages.traffic(), *self._process.collect()]))
+            return Deferred.fromCoroutine(self._metrics(node))
         if what == "lives":
-            servers = node.works.balancer.upstream(data).servers
-            return lives_to_json({server.key: Live.of(server) for server in servers})
+            servers = tuple(node.works.balancer.upstream(data).servers)
+            return Deferred.fromCoroutine(self._told(node, lives_text(servers)))
         if what == "foretell":
             matter = matter_from_json(data)
             told = foretell(node.works.balancer.upstream(matter.upstream), matter)
@@ -95,6 +95,16 @@ class Worker:
         elif what == "reopen":
             node.reopen_logs()
         return None
+
+    async def _metrics(self, node: Node) -> Told:
+        whole, of_servers = await node.pages.traffic()
+        return await self._told(
+            node, metrics_text([*whole, *self._process.collect()], of_servers)
+        )
+
+    @staticmethod
+    async def _told(node: Node, pieces: Iterable[str]) -> Told:
+        return Told("".join(await node.works.slices.run(pieces)))
 
     def _end(self) -> None:
         # It may have begun by itself, with nothing left to finish.

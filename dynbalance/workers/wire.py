@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -30,6 +31,13 @@ class NoAnswer(DynbalanceError):
     """The other side refused, is gone, or said nothing in time."""
 
 
+@frozen(slots=True)
+class Told:
+    """An answer that is written already: JSON."""
+
+    text: str
+
+
 class Ears(Protocol):
     """Who takes what the other side says."""
 
@@ -37,7 +45,8 @@ class Ears(Protocol):
         """
         @param data: as JSON has it.
         @param descriptors: that came with it, and are the hearer's now.
-        @return: the answer, or a Deferred of it; of a question only.
+        @return: the answer as JSON has it, L{Told}, or a Deferred of one; of a
+            question only.
         """
 
     def wire_lost(self) -> None:
@@ -102,7 +111,7 @@ class Wire(Int32StringReceiver):
         if kind == "ask":
             answered = maybeDeferred(self._ears.heard, what, data, descriptors)
             answered.addCallbacks(
-                lambda answer: self._send(["answer", number, "", answer, 0]),
+                lambda answer: self._answer(number, answer),
                 lambda failure: self._refuse(number, what, failure),
             )
         elif kind == "tell":
@@ -123,6 +132,12 @@ class Wire(Int32StringReceiver):
         for waiting in asked.values():
             waiting.errback(NoAnswer("the connection is closed"))
         self._ears.wire_lost()
+
+    def _answer(self, number: int, answer: Any) -> None:
+        if not isinstance(answer, Told):
+            self._send(["answer", number, "", answer, 0])
+        elif not self._gone:
+            self.sendString(b'["answer",%d,"",%b,0]' % (number, answer.text.encode()))
 
     def _refuse(self, number: int, what: str, failure: Failure) -> None:
         if not failure.check(DynbalanceError):

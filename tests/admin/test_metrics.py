@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
 from dynbalance.admin.answers import Page
-from dynbalance.admin.metrics import Metrics
+from dynbalance.admin.metrics import BalancerCollector, Metrics
 from dynbalance.balancer.lease import Lease
 from dynbalance.balancer.options import UpstreamOptions, UpstreamOrder
 from dynbalance.balancer.place import Place
@@ -25,16 +21,6 @@ from tests.health.stores import order
 from tests.turning import SlowClock
 
 A = "127.0.0.1:8001"
-
-
-class Given(Collector):
-    """Metrics that are there."""
-
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
 
 
 class Owner:
@@ -303,14 +289,14 @@ class SlicedTests(MetricsCase):
         self.assertIn('dynbalance_upstream_attempts_total{upstream="default"} 600.0\n', text)
 
     def test_same_as_metrics(self) -> None:
-        """The lines of servers say what their metrics say, which workers send."""
+        """The lines of servers say what their metrics say."""
         for number, server in enumerate(self.upstream.servers):
             server.responses[number % 6] = number
             server.times.note(number / 7)
             server.bytes_in = 10**9 + number
         registry = CollectorRegistry(auto_describe=False)
         metrics = Metrics(self.measured)
-        registry.register(Given(metrics.traffic()))
+        registry.register(BalancerCollector(self.measured))
         page = self.successResultOf(Deferred.fromCoroutine(metrics.page()))
 
         def told(text: str) -> set[tuple[str, float]]:

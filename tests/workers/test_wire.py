@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ConfigError
-from dynbalance.workers.wire import NoAnswer, Wire
+from dynbalance.workers.wire import NoAnswer, Told, Wire
 
 
 class Listener:
@@ -90,6 +90,13 @@ class WireTests(TestCase):
         self.deliver()
         self.assertEqual(7, self.successResultOf(first))
         self.assertEqual([("slow", {"a": [1, 2.5, "ä"]}), ("quick", None)], self.far.said)
+
+    def test_told(self) -> None:
+        """An answer that is JSON already goes as it is."""
+        self.far.answer = Told('{"a":[1,"\u00e4"]}')
+        answer = self.here.ask("x", None, 5.0)
+        self.deliver(size=1)
+        self.assertEqual({"a": [1, "\u00e4"]}, self.successResultOf(answer))
 
     def test_both_ask(self) -> None:
         """Either end may ask; their questions are not mixed up."""
