@@ -15,7 +15,7 @@ from tests.endtoend.harness import (
     program,
     wait_until,
 )
-from tests.endtoend.servers import Redis
+from tests.endtoend.servers import Redis, Secured
 
 SLOTS = 16384
 SHARE = 5500
@@ -26,17 +26,23 @@ PROMPT = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 class Sentinel:
     """One Sentinel, which lets others take over after half a second."""
 
-    def __init__(self, case: EndToEndCase, number: int, master: Redis) -> None:
-        self.port = free_port()
+    def __init__(
+        self, case: EndToEndCase, number: int, master: Redis, secured: Secured | None = None
+    ) -> None:
+        self.port = self.door = free_port()
+        options: tuple[str, ...] = ()
+        if secured is not None:
+            self.door = free_port()
+            options = secured.options(self.door)
         directory = case.directory(f"sentinel{number}")
         file = os.path.join(directory, "sentinel.conf")
         with open(file, "w") as out:
             out.write(
                 f"port {self.port}\nbind {LOOPBACK}\ndir {directory}\n"
-                f"sentinel monitor lb {LOOPBACK} {master.port} 2\n"
+                f"sentinel monitor lb {LOOPBACK} {master.door} 2\n"
                 "sentinel down-after-milliseconds lb 500\nsentinel failover-timeout lb 1000\n"
             )
-        command = [program("redis-server"), file, "--sentinel"]
+        command = [program("redis-server"), file, "--sentinel", *options]
         self.process: Program = case.start(f"sentinel{number}", command, directory)
         self.process.until(lambda: accepts(self.port), "listens")
 
@@ -58,20 +64,20 @@ class Sentinel:
 class Watched:
     """A master, its replica, and three Sentinels that have met."""
 
-    def __init__(self, case: EndToEndCase) -> None:
-        self.master, self.replica = Redis(case, *PROMPT), Redis(case, *PROMPT)
-        self.replica("REPLICAOF", LOOPBACK, str(self.master.port))
+    def __init__(self, case: EndToEndCase, secured: Secured | None = None) -> None:
+        self.master, self.replica = (Redis(case, *PROMPT, secured=secured) for _ in range(2))
+        self.replica("REPLICAOF", LOOPBACK, str(self.master.door))
         wait_until(
             lambda: "master_link_status:up" in self.replica("INFO", "replication"), "the replica"
         )
-        self.sentinels = [Sentinel(case, number, self.master) for number in range(3)]
+        self.sentinels = [Sentinel(case, number, self.master, secured) for number in range(3)]
         for one in self.sentinels:
             one.process.until(lambda one=one: one.knows(1, 2), "meets the others")
 
     @property
     def url(self) -> str:
-        peers = ",".join(f"{LOOPBACK}:{one.port}" for one in self.sentinels)
-        return f"redis+sentinel://{peers}/lb/0"
+        peers = ",".join(f"{LOOPBACK}:{one.door}" for one in self.sentinels)
+        return f"{_scheme(self.master)}+sentinel://{peers}/lb/0"
 
 
 class Cluster:
@@ -81,16 +87,18 @@ class Cluster:
     @ivar nodes: the masters, in the order of their slots.
     """
 
-    def __init__(self, case: EndToEndCase) -> None:
+    def __init__(self, case: EndToEndCase, secured: Secured | None = None) -> None:
         options = [*PROMPT, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
         options += ["--cluster-require-full-coverage", "no"]
+        if secured is not None:
+            options += ["--tls-cluster", "yes"]
         buses = [free_port() for _ in range(4)]
         *self.nodes, self.replica = all_nodes = [
-            Redis(case, *options, "--cluster-port", str(bus)) for bus in buses
+            Redis(case, *options, "--cluster-port", str(bus), secured=secured) for bus in buses
         ]
         for number, node in enumerate(all_nodes, 1):
             node("CLUSTER", "SET-CONFIG-EPOCH", str(number))
-            node("CLUSTER", "MEET", LOOPBACK, str(self.nodes[0].port), str(buses[0]))
+            node("CLUSTER", "MEET", LOOPBACK, str(self.nodes[0].door), str(buses[0]))
         for number, node in enumerate(self.nodes):
             node("CLUSTER", "ADDSLOTSRANGE", str(number * SHARE), str(self._last(number)))
         for node in all_nodes:
@@ -112,8 +120,8 @@ class Cluster:
         return node("CLUSTER", "MYID")
 
     def url(self, *nodes: Redis) -> str:
-        peers = ",".join(f"{LOOPBACK}:{node.port}" for node in nodes or self.nodes)
-        return f"redis+cluster://{peers}"
+        peers = ",".join(f"{LOOPBACK}:{node.door}" for node in nodes or self.nodes)
+        return f"{_scheme(self.replica)}+cluster://{peers}"
 
     def slot(self, key: str) -> int:
         return int(self.nodes[0]("CLUSTER", "KEYSLOT", key))
@@ -142,3 +150,7 @@ class Cluster:
     def end_move(self, slot: int, source: Redis, target: Redis) -> None:
         for node in (target, source, *self.nodes):
             node("CLUSTER", "SETSLOT", str(slot), "NODE", self.id(target))
+
+
+def _scheme(node: Redis) -> str:
+    return "redis" if node.door == node.port else "rediss"

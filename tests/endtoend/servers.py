@@ -11,6 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from attrs import frozen
+
+from dynbalance.net.tls import KeyPair
 from tests.endtoend.harness import (
     BOUND,
     LOOPBACK,
@@ -23,20 +26,54 @@ from tests.endtoend.harness import (
 )
 
 
+@frozen
+class Secured:
+    """
+    TLS for a redis-server; redis-cli comes the plain way.
+
+    @ivar authority: the file of who has signed its certificate.
+    @ivar pair: the certificate, for 127.0.0.1.
+    @ivar caller: what it shows to others of its cluster.
+    """
+
+    authority: str
+    pair: KeyPair
+    caller: KeyPair
+
+    def options(self, port: int) -> tuple[str, ...]:
+        files = (
+            *(("cert", self.pair.certificate), ("key", self.pair.key)),
+            *(("client-cert", self.caller.certificate), ("client-key", self.caller.key)),
+            ("ca-cert", self.authority),
+        )
+        return (
+            *("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-replication", "yes"),
+            *(word for name, file in files for word in (f"--tls-{name}-file", file)),
+        )
+
+
 class Redis:
-    """A redis-server on a TCP port of its own, which survives a restart of it."""
+    """
+    A redis-server on a TCP port of its own, which survives a restart of it.
+
+    @ivar door: the port for everybody but redis-cli.
+    """
 
     def __init__(
         self,
         case: EndToEndCase,
         *options: str,
         environment: Mapping[str, str] = NO_ENVIRONMENT,
+        secured: Secured | None = None,
     ) -> None:
         """@param environment: more of it."""
         self._case = case
-        self._options = options
         self._environment = environment
-        self.port = free_port()
+        self.port = self.door = free_port()
+        if secured is not None:
+            self.door = free_port()
+            options += secured.options(self.door)
+        self._options = options
         self.directory = case.directory("redis")
         self.start()
 

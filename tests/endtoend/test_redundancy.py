@@ -4,12 +4,14 @@ A store that moves: failover by Sentinels, slots that move through a cluster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import LOOPBACK, EndToEndCase, ask, wait_until
+from tests.endtoend.harness import LOOPBACK, NO_ENVIRONMENT, EndToEndCase, ask, wait_until
 from tests.endtoend.redundancy import Cluster, Sentinel, Watched
-from tests.endtoend.servers import Backend, Redis
+from tests.endtoend.servers import Backend, Redis, Secured
+from tests.net.authority import Authority
 
 PREFIX = "{lb}"
 META = f"{PREFIX}:servers:meta"
@@ -19,9 +21,12 @@ FAST = {"sync_interval": 0.05, "timeout": 0.5}
 class MovingCase(EndToEndCase):
     """Each look at a condition sends a request, and each must be answered."""
 
+    environment: Mapping[str, str] = NO_ENVIRONMENT
+
     def daemon_on(self, url: str, prefix: str = "upstream") -> Daemon:
         self.backend = Backend(self)
-        self.daemon = Daemon(self, url, keeping={**FAST, "prefix": prefix})
+        keeping = {**FAST, "prefix": prefix}
+        self.daemon = Daemon(self, url, keeping=keeping, environment=self.environment)
         wait_until(lambda: self.reached, "the store")
         self.daemon.add(self.backend.port, heartbeat="false")
         return self.daemon
@@ -129,3 +134,40 @@ class ClusterTests(MovingCase):
         self.serve_until(lambda: not self.reached, "the loss")
         self.serve_until(lambda: self.added(7), "the failover")
         self.assertEqual("2", self.servers_at(replica))
+
+
+class ByTlsTests(MovingCase):
+    """C{rediss+sentinel:} and C{rediss+cluster:}: everybody is asked over TLS."""
+
+    def setUp(self) -> None:
+        authority = Authority(Path(self.directory("certificates")))
+        caller = authority.issue("one.example", file="caller", client=True)
+        self.secured = Secured(authority.file, authority.issue(LOOPBACK), caller)
+        # In place of the system's authorities.
+        self.environment = {"SSL_CERT_FILE": authority.file}
+
+    def test_sentinels(self) -> None:
+        """The master that the Sentinels name is spoken to over TLS, and so is its heir."""
+        watched = Watched(self, self.secured)
+        self.daemon_on(watched.url)
+        self.assertEqual("1", watched.master("HLEN", "upstream:servers:meta"))
+        watched.master.process.kill()
+        self.serve_until(lambda: not self.reached, "the loss")
+        self.serve_until(lambda: self.added(9), "the failover")
+        self.assertEqual("2", watched.replica("HLEN", "upstream:servers:meta"))
+
+    def test_cluster(self) -> None:
+        """The node to which another one sends is spoken to over TLS."""
+        cluster = Cluster(self, self.secured)
+        owner = cluster.owner(PREFIX)
+        other = next(node for node in cluster.nodes if node is not owner)
+        self.daemon_on(cluster.url(other), PREFIX)
+        self.assertEqual("1", owner("HLEN", META))
+
+    def test_stranger(self) -> None:
+        """Sentinels that show no good certificate are not believed."""
+        watched = Watched(self, self.secured)
+        daemon = Daemon(self, watched.url)
+        answer = ask(daemon.admin, "/upstream/health")
+        self.assertEqual(503, answer.status)
+        self.assertIn("certificate verify failed", answer.json["message"])
