@@ -16,31 +16,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from dynbalance.net.deadlines import Deadlines
 from dynbalance.net.prefaced import Prefaced
 from dynbalance.net.proxyextensions import crc32c
-from dynbalance.net.proxyprotocol import BrokenHeader, PrefaceReader, plain_host
+from dynbalance.net.proxyprotocol import plain_host
 from tests.hostile.openings import PREFACES, PrefaceCase
 from tests.net.building import NetCase, logged
+from tests.net.prefacing import outcome
 
 OWN = b"the connection's own"
 
 FEW = 400
 """Bytes up to which a header is cut at each of them."""
-
-
-def outcome(pieces: list[bytes]) -> object:
-    """
-    What a reader makes of C{pieces}: C{None} while it waits, the words of its
-    refusal, or whom it read of, and what is behind.
-    """
-    reader = PrefaceReader()
-    for number, piece in enumerate(pieces):
-        try:
-            preface = reader.feed(piece)
-        except BrokenHeader as broken:
-            return str(broken)
-        if preface is not None:
-            rest = preface.rest + b"".join(pieces[number + 1 :])
-            return (preface.source, preface.destination, rest)
-    return None
 
 
 def cuts(data: bytes) -> list[list[bytes]]:

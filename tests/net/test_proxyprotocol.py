@@ -15,6 +15,7 @@ from dynbalance.net.proxyprotocol import (
     header,
     plain_host,
 )
+from tests.net.prefacing import outcome
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 CLIENT = IPv4Address("TCP", "192.0.2.1", 56324)
@@ -25,20 +26,6 @@ US6 = IPv6Address("TCP", "2001:db8::7", 443)
 
 def read(data: bytes) -> Preface | None:
     return PrefaceReader().feed(data)
-
-
-def outcome(pieces: list[bytes]) -> object:
-    """What a reader makes of C{pieces}: its answer with all that is left, or its error."""
-    reader = PrefaceReader()
-    for number, piece in enumerate(pieces):
-        try:
-            preface = reader.feed(piece)
-        except BrokenHeader as broken:
-            return str(broken)
-        if preface is not None:
-            rest = preface.rest + b"".join(pieces[number + 1 :])
-            return (preface.source, preface.destination, rest)
-    return None
 
 
 def v2(command: int, kind: int, block: bytes, rest: bytes = b"") -> bytes:
