@@ -164,13 +164,14 @@ class Node(Service):
             await self._crew.begin(config, works.membership.node, url)
             if predecessor is not None:
                 self._crew.require_all()
-        self._say()
         if self._inherited is None:
             replaces = predecessor is not None
             self.succession.offer.listen(self._reactor, works.config.state_dir, replaces)
         if predecessor is not None:
             predecessor.serving()
             works.own_ports()
+        # Not before: who reads it may ask for the take-over at once.
+        self._say()
         if self._demo is not None:
             self._demo.start()
         self._when_serving.callback(None)
