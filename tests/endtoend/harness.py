@@ -9,6 +9,7 @@ failure.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -89,6 +90,15 @@ def accepts(port: int, host: str = LOOPBACK) -> bool:
     except OSError:
         return False
     return True
+
+
+def until_end(skt: socket.socket) -> bytes:
+    """All that comes until the other side closes, in order or not."""
+    heard = b""
+    with contextlib.suppress(ConnectionError):
+        while data := skt.recv(65536):
+            heard += data
+    return heard
 
 
 def program(name: str) -> str:

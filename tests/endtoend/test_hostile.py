@@ -13,7 +13,7 @@ from collections.abc import Callable
 import h11
 
 from tests.endtoend.daemon import Daemon
-from tests.endtoend.harness import BOUND, LOOPBACK, EndToEndCase, free_port, wait_until
+from tests.endtoend.harness import BOUND, LOOPBACK, EndToEndCase, free_port, until_end, wait_until
 from tests.hostile.corpus import OPEN, REQUESTS, RESPONSES, WAITS, Asked, RequestCase, ResponseCase
 from tests.hostile.recording import Recorder, answer
 from tests.hostile.test_requests import Outcome, expected, statuses, whole, wrong_fields
@@ -108,15 +108,7 @@ class HostileCase(EndToEndCase):
         """Somebody else is served as if nothing were."""
         with self.connect(self.daemon.http) as skt:
             skt.sendall(b"GET /good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            return _until_end(skt).startswith(b"HTTP/1.1 200 OK\r\n")
-
-
-def _until_end(skt: socket.socket) -> bytes:
-    heard = b""
-    with contextlib.suppress(ConnectionError):
-        while data := skt.recv(65536):
-            heard += data
-    return heard
+            return until_end(skt).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 class RequestTests(HostileCase):
@@ -144,7 +136,7 @@ class RequestTests(HostileCase):
                     heard = skt.recv(65536)
                     closed = not heard
             else:
-                heard, closed = _until_end(skt), True
+                heard, closed = until_end(skt), True
         answers, rest = self.answers(heard, case)
         if case.end == WAITS:
             seen = tuple(each for each in self.server.take() if each.target != b"/good")

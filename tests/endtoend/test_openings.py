@@ -22,6 +22,7 @@ from tests.endtoend.harness import (
     accepts,
     free_port,
     program,
+    until_end,
     wait_until,
 )
 from tests.hostile.openings import HELLOS, PREFACES, PrefaceCase
@@ -97,19 +98,11 @@ class Servers:
                     while not data.endswith(b"\r\n\r\n") and (more := skt.recv(65536)):
                         data += more
                     skt.sendall(ANSWER)
-            return Seen(server, data, _until_end(client)), mine
+            return Seen(server, data, until_end(client)), mine
 
     def nobody_waits(self) -> bool:
         """Whether no connection has come that was not taken."""
         return not select.select(self._listening, [], [], 0)[0]
-
-
-def _until_end(skt: socket.socket) -> bytes:
-    heard = b""
-    with contextlib.suppress(ConnectionError):
-        while data := skt.recv(65536):
-            heard += data
-    return heard
 
 
 class PrefaceTests(EndToEndCase):

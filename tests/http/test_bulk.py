@@ -9,7 +9,8 @@ import select
 from unittest import mock
 
 from dynbalance.http.clientconnection import STALL
-from tests.http.world import GET, OK, HttpTestCase, Wire, World, sized
+from tests.http.longbodies import LongBodyCase
+from tests.http.world import GET, OK, Wire, World, sized
 
 LONG = random.Random(7).randbytes(3_000_000)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LONG)
@@ -17,7 +18,7 @@ LONGER = sized(12 * LONG)
 """More than all buffers of the kernel take."""
 
 
-class BulkCase(HttpTestCase):
+class BulkCase(LongBodyCase):
     def begin(self, world: World, said: bytes, receive_buffer: int = 0) -> tuple[Wire, Wire]:
         """A client that has asked, and a server that has said so much."""
         client = world.client(receive_buffer)
@@ -27,11 +28,6 @@ class BulkCase(HttpTestCase):
         self.offered = memoryview(said)
         self.offer(server)
         return client, server
-
-    def offer(self, server: Wire) -> None:
-        """The server says more, as much as is taken."""
-        while self.offered and (taken := server.offer(bytes(self.offered[:65536]))):
-            self.offered = self.offered[taken:]
 
     def read_all(self, client: Wire, server: Wire, size: int) -> bytes:
         """The client reads on while the server speaks on."""
@@ -53,9 +49,6 @@ class BulkCase(HttpTestCase):
             self.offer(server)
             world.pump()
         raise AssertionError(f"{size} bytes do not come")
-
-    def assert_spliced(self, world: World) -> None:
-        self.assertEqual("<Pipes 1 spare>", repr(world.pipes))
 
 
 class WholeTests(BulkCase):

@@ -8,14 +8,15 @@ from __future__ import annotations
 import random
 from unittest import mock
 
-from tests.http.world import GET, OK, HttpTestCase, Wire, World, sized
+from tests.http.longbodies import LongBodyCase
+from tests.http.world import GET, OK, Wire, World, sized
 
 LONG = random.Random(8).randbytes(3_000_000)
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 REQUEST = HEAD % len(LONG) + LONG
 
 
-class UploadCase(HttpTestCase):
+class UploadCase(LongBodyCase):
     def begin(self, world: World, said: bytes = REQUEST) -> tuple[Wire, Wire]:
         """A client that says so much, and the server that has heard the beginning."""
         client = world.client()
@@ -24,11 +25,6 @@ class UploadCase(HttpTestCase):
         world.pump()
         server = world.backends[0].accept()
         return client, server
-
-    def offer(self, client: Wire) -> None:
-        """The client says more, as much as is taken."""
-        while self.offered and (taken := client.offer(bytes(self.offered[:65536]))):
-            self.offered = self.offered[taken:]
 
     def hear(self, client: Wire, server: Wire, size: int) -> bytes:
         """So much of the body arrives while the client speaks on."""
@@ -40,9 +36,6 @@ class UploadCase(HttpTestCase):
             if len(body) >= size or server.ended or server.reset:
                 return body
         raise AssertionError(f"{len(got)} of {size} bytes, and no more")
-
-    def assert_spliced(self, world: World) -> None:
-        self.assertEqual("<Pipes 1 spare>", repr(world.pipes))
 
 
 class WholeUploadTests(UploadCase):

@@ -14,10 +14,9 @@ from dynbalance.store.redis import RedisStore
 from tests.store.real import Client, Server
 
 
-class StoredCase(TestCase):
+class ServedCase(TestCase):
     """
-    @ivar store: opened, and empty.
-    @ivar client: looks behind it.
+    @ivar server: the same for all tests of the class.
     """
 
     server: Server
@@ -29,6 +28,13 @@ class StoredCase(TestCase):
     @classmethod
     def tearDownClass(cls) -> None:
         cls.server.end()
+
+
+class StoredCase(ServedCase):
+    """
+    @ivar store: opened, and empty.
+    @ivar client: looks behind it.
+    """
 
     def setUp(self) -> Any:
         self.client = Client(self.server.path)

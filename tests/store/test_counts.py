@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import TestCase
 
 from dynbalance.errors import ServerExists, ServerNotFound
 from dynbalance.store import codec, ledger, scripts, serverjson
@@ -21,7 +20,8 @@ from dynbalance.store.keys import upstream_keys
 from dynbalance.store.memory import MemoryStore
 from dynbalance.store.reports import Granted, Report, SyncAnswer, Wish
 from tests.store.contract_suite import order
-from tests.store.real import Client, Server
+from tests.store.real import Client
+from tests.store.stored import ServedCase
 
 LEASE = 10.0
 LIMIT = 4
@@ -386,18 +386,8 @@ def play(counts: Counts, story: list[tuple[object, ...]]) -> None:
         world.check()
 
 
-class CountsTests(TestCase):
+class CountsTests(ServedCase):
     """The published counts are the sums of what the live nodes hold, always."""
-
-    server: Server
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.server = Server()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.server.end()
 
     def test_scripts(self) -> None:
         """On a real server, under any interleaving of nodes and operators."""
